@@ -1,0 +1,225 @@
+"""`mame`: make or prepare data, train, generate, and check the installation, from the command line.
+
+Only the standard library is imported before the arguments are known to be good, so that help and mistakes
+answer at once. A mistake is one sentence on stderr and exit status 2, and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mame_lib.arguments import build_parser
+from mame_lib.errors import InputError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Exit status: 0 good, 1 doctor found a fault, 2 a mistake, 130 interrupted."""
+    try:
+        with _stop_cleanly():
+            arguments = build_parser().parse_args(argv)
+            return _COMMANDS[arguments.command](arguments)
+    except InputError as error:
+        return _fail(str(error))
+    except ModuleNotFoundError as error:
+        return _fail(f"the Python package {error.name!r} is missing; `mame doctor` says how to install it.")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}.")
+    except KeyboardInterrupt:
+        print("mame: interrupted", file=sys.stderr)
+        return 130
+    except SystemExit as request:  # --help, --version, a termination signal
+        return request.code if isinstance(request.code, int) else 0
+
+
+def _fail(sentence: str) -> int:
+    print("mame: error: " + " ".join(sentence.split()), file=sys.stderr)
+    return 2
+
+
+@contextmanager
+def _stop_cleanly() -> Iterator[None]:
+    """Let a polite kill (SIGTERM) unwind the stack, so that half-written folders are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check_out(out: Path) -> None:
+    """Raise InputError if `out` cannot be made: its nearest ancestor is no folder or not writable."""
+    ancestor = out.absolute().parent
+    while not os.path.lexists(ancestor):
+        ancestor = ancestor.parent
+    if not ancestor.is_dir():
+        raise InputError(f"{out} cannot be written, because {ancestor} is not a folder.")
+    if not os.access(ancestor, os.W_OK | os.X_OK):
+        raise InputError(f"{out} cannot be written, because the folder {ancestor} is not writable.")
+
+
+def _phantom(arguments: argparse.Namespace) -> int:
+    _check_out(arguments.out)
+    from mame_lib.data.sources import phantom_source
+
+    settings = {"count": arguments.count, "size": arguments.size, "seed": arguments.seed}
+    return _write_manifest(arguments, phantom_source(**settings), "phantom", settings, arguments.count)
+
+
+def _prepare_folder(arguments: argparse.Namespace) -> int:
+    _check_out(arguments.out)
+    from mame_lib.data.sources import WINDOW_PERCENTILE, folder_source
+
+    salt = None if arguments.salt is None else arguments.salt.encode()
+    items = folder_source(arguments.folder, arguments.size, salt=salt)
+    # Neither the salt nor the path of the source: the one is secret, the other may hold a name.
+    settings = {"size": arguments.size, "window_percentile_above_8_bits": WINDOW_PERCENTILE}
+    return _write_manifest(arguments, items, "folder", settings, None)
+
+
+def _write_manifest(
+    arguments: argparse.Namespace, items: Any, source: str, settings: dict[str, Any], total: int | None
+) -> int:
+    from mame_lib.data.manifest import refuse_existing, write
+
+    refuse_existing(arguments.out, overwrite=arguments.overwrite)  # before the progress bar appears
+    progress = _progress(items, total, "image")
+    manifest = write(arguments.out, progress, source=source, settings=settings, overwrite=arguments.overwrite)
+    splits = manifest.info["counts"]["split"]
+    parts = ", ".join(f"{splits[name]} {name}" for name in sorted(splits))
+    print(f"{arguments.out}: {len(manifest.cases)} images ({parts})")
+    if refused := manifest.info["quarantined"]:
+        print(f"{len(refused)} refused, listed with reasons in {arguments.out / 'dataset.json'}:")
+        for entry in refused[:10]:
+            print(f"  {entry['file']}: {entry['reason']}")
+        if len(refused) > 10:
+            print(f"  and {len(refused) - 10} more")
+    return 0
+
+
+def _progress(items: Any, total: int | None, unit: str) -> Any:
+    """The items, with a bar on stderr where that is a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(items, total=total, unit=unit, file=sys.stderr, disable=None, leave=False)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    _check_out(arguments.out)
+    if not arguments.data.is_dir():
+        raise InputError(f"the data folder {arguments.data} does not exist; `mame phantom` makes one.")
+    from mame_lib.training.config import TrainConfig
+
+    config = TrainConfig(
+        data=arguments.data,
+        out=arguments.out,
+        preset=arguments.preset,
+        steps=arguments.steps,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        seed=arguments.seed,
+        validation_every=arguments.validation_every,
+        constant_prompt=arguments.prompt,
+        checkpoint_every=arguments.checkpoint_every,
+        resume=arguments.resume,
+    )
+    _quiet_libraries()
+    from mame_lib.training.loop import fit
+
+    result = None
+    bar = _progress(None, arguments.steps, "step")
+    with bar:
+        for result in fit(config):
+            bar.update(result.step - bar.n)  # a resumed run starts in the middle
+            bar.set_postfix(loss=f"{result.loss:.4f}")
+    if result is None:
+        print(f"{arguments.out} has all of its {arguments.steps} steps already; nothing was done.")
+    else:
+        print(
+            f"{arguments.out}: step {result.step}, loss {result.loss:.4f}; model in {arguments.out / 'model'}"
+        )
+    return 0
+
+
+def _generate(arguments: argparse.Namespace) -> int:
+    names = _outputs(arguments.out, arguments.count, arguments.seed)
+    _check_out(names[0])
+    _quiet_libraries()
+    from mame_lib.generation import Mame
+
+    options = {} if arguments.batch_size is None else {"batch_size": arguments.batch_size}
+    model = Mame.load(arguments.model)
+    _note_grammar(arguments.prompt)
+    images = model.stream(
+        arguments.prompt,
+        negative_prompt=arguments.negative_prompt,
+        guidance_scale=arguments.guidance_scale,
+        steps=arguments.steps,
+        seed=arguments.seed,
+        count=arguments.count,
+        **options,
+    )
+    for image, name in zip(_progress(images, arguments.count, "image"), names, strict=True):
+        print(image.save(name))
+    return 0
+
+
+def _outputs(out: Path, count: int, seed: int) -> list[Path]:
+    """Names of the images: a.png, a-1.png, a-2.png …, or seed-7-0.png, seed-7-1.png … in a folder."""
+    if out.is_dir() or not out.suffix:
+        if out.exists() and not out.is_dir():
+            raise InputError(f"{out} is a file; give a folder, or a file name that ends in .png.")
+        return [out / f"seed-{seed}-{index}.png" for index in range(count)]
+    if out.suffix.lower() != ".png":
+        raise InputError(f"{out} must end in .png (or be a folder); images are written as PNG only.")
+    return [out] + [out.with_name(f"{out.stem}-{index}{out.suffix}") for index in range(1, count)]
+
+
+def _note_grammar(prompt: str) -> None:
+    """Any sentence may be tried, but one that the model never saw a caption like deserves a word."""
+    from mame_lib.data.prompts import parse
+
+    try:
+        parse(prompt)
+    except InputError as error:
+        print(f"mame: note: {error} The model draws what it makes of it.", file=sys.stderr)
+
+
+def _quiet_libraries() -> None:
+    """Keep advice and loading bars of the libraries off stderr, unless the user has asked for them."""
+    for name in ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY"):
+        os.environ.setdefault(name, "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from mame_lib.doctor import doctor
+
+    return 0 if doctor() else 1
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "phantom": _phantom,
+    "prepare folder": _prepare_folder,
+    "train": _train,
+    "generate": _generate,
+    "doctor": _doctor,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""Writing a folder so that it is there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def complete_or_nothing(root: Path) -> Iterator[Path]:
+    """A hidden sibling of `root` that takes its place at the end, or vanishes if anything goes wrong."""
+    root = root.absolute()
+    made = [parent for parent in (root.parent, *root.parent.parents) if not parent.exists()]
+    root.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".partial", dir=root.parent))
+    try:
+        yield partial
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o777 & ~umask)  # mkdtemp makes it private
+        _replace_folder(partial, root)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        for parent in made:
+            if parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
+        raise
+
+
+def _replace_folder(partial: Path, root: Path) -> None:
+    """Rename `partial` to `root`; an old manifest is set aside first and deleted last."""
+    if root.is_dir() and any(root.iterdir()):
+        aside = partial.with_suffix(".old")
+        os.replace(root, aside)
+        try:
+            os.replace(partial, root)
+        except OSError:
+            os.replace(aside, root)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        if root.is_dir():
+            root.rmdir()  # Windows cannot rename onto an empty folder
+        os.replace(partial, root)

@@ -1,0 +1,207 @@
+"""`Mame`: from a sentence and a seed to a mammogram."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from mame_lib import __version__
+from mame_lib.data.case import Attributes
+from mame_lib.data.prompts import compose
+from mame_lib.diffusion.samplers import SamplerState
+from mame_lib.diffusion.start import generators_for, initial_noise
+from mame_lib.errors import InputError
+from mame_lib.models.components import NOTICE, Components
+from mame_lib.models.latents import decode
+from mame_lib.models.sampling import sample_states
+from mame_lib.models.text import encode_prompts
+
+Prompt = str | Attributes
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One synthetic image with all that is needed to make it again.
+
+    `pixels` is uint8 `[n, n]`, gray, the breast facing left as in training (right when laterality R was asked for).
+    """
+
+    pixels: np.ndarray
+    prompt: str
+    negative_prompt: str
+    guidance_scale: float
+    steps: int
+    sampler: str
+    seed: int
+    index: int
+    model: str
+
+    @property
+    def image(self) -> Image.Image:
+        """The image for Pillow, mode L."""
+        return Image.fromarray(self.pixels)
+
+    def metadata(self) -> dict[str, str]:
+        """Text chunks of the PNG: how the image was made, and that it is synthetic."""
+        recipe = {key: value for key, value in vars(self).items() if key != "pixels"}
+        return {
+            "Title": f"Synthetic mammogram: {self.prompt}",
+            "Software": f"mame-lib {__version__}",
+            "Disclaimer": NOTICE,
+            **{key: str(value) for key, value in recipe.items()},
+            "mame": json.dumps({**recipe, "version": __version__, "notice": NOTICE}),
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Write a PNG with `metadata()` as text, whole or not at all; returns the path."""
+        target = Path(path)
+        info = PngInfo()
+        for key, value in self.metadata().items():
+            info.add_itxt(key, value)
+        temporary = target.with_name(f".{target.name}.partial")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.image.save(temporary, format="PNG", pnginfo=info)
+            os.replace(temporary, target)
+        except OSError as error:
+            raise InputError(f"cannot write {target} ({error.strerror or error}); choose a place you may write to.") from error
+        return target
+
+
+class Mame:
+    """A loaded model. Everything it makes depends on the arguments and the seed alone."""
+
+    def __init__(self, components: Components, name: str) -> None:
+        self.components, self.name = components, name
+
+    @classmethod
+    def load(cls, model: str | Path = "fused", device: str | None = None) -> Mame:
+        """Load a shipped model (`fused`), a preset (`tiny`, `sd15`), a model folder or a Hub id.
+
+        `device` is chosen when not given: CUDA where there is one. Raises `InputError` when it cannot be loaded.
+        """
+        components = Components.load(model)
+        return cls(components.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), str(model))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model as an ordinary diffusers pipeline folder with float16 safetensors."""
+        self.components.save(Path(folder))
+
+    def trajectory(
+        self,
+        prompts: Sequence[str],
+        *,
+        indices: Sequence[int],
+        seed: int = 0,
+        negative_prompt: str = "",
+        guidance_scale: float = 4.0,
+        steps: int = 24,
+        sampler: str = "dpm_solver_pp",
+        spacing: str = "trailing",
+    ) -> Iterator[SamplerState]:
+        """Every state of the walk from noise to latents for one batch, image `indices[k]` following `prompts[k]`."""
+        parts = self.components
+        noise = initial_noise(seed, indices, parts.latent_shape)  # [B, 4, h, w]
+        states = encode_prompts(parts.tokenizer, parts.text_encoder, [*prompts, negative_prompt])  # [B + 1, L, D]
+        return sample_states(
+            parts, noise, states[:-1], states[-1:], guidance_scale=guidance_scale, steps=steps, sampler=sampler,
+            spacing=spacing, generators=generators_for(seed, "sampler", indices),
+        )  # fmt: skip
+
+    def decode(self, latents: torch.Tensor) -> np.ndarray:
+        """Latents `[B, 4, h, w]` of a state to gray uint8 images `[B, n, n]`."""
+        return decode(self.components.vae, latents)
+
+    def generate(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        *,
+        negative_prompt: str = "",
+        guidance_scale: float = 4.0,
+        steps: int = 24,
+        seed: int = 0,
+        count: int | None = None,
+        start_index: int = 0,
+        batch_size: int = 8,
+        sampler: str = "dpm_solver_pp",
+    ) -> list[Generated]:
+        """Generate mammograms; see `stream` for the arguments. Returns them all as a list."""
+        return list(
+            self.stream(
+                prompt, negative_prompt=negative_prompt, guidance_scale=guidance_scale, steps=steps, seed=seed, count=count,
+                start_index=start_index, batch_size=batch_size, sampler=sampler,
+            )  # fmt: skip
+        )
+
+    def stream(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        *,
+        negative_prompt: str = "",
+        guidance_scale: float = 4.0,
+        steps: int = 24,
+        seed: int = 0,
+        count: int | None = None,
+        start_index: int = 0,
+        batch_size: int = 8,
+        sampler: str = "dpm_solver_pp",
+    ) -> Iterator[Generated]:
+        """Generate mammograms one after another (paper section 2.3.5, with its 24 steps and guidance 4).
+
+        Parameters
+        ----------
+        prompt : a sentence, `Attributes`, or a sequence of them that is gone through again and again. Any sentence is
+            accepted. With laterality R the image is mirrored, for the model has only seen breasts facing left.
+        count : images in all; by default one a prompt.
+        seed, start_index : image k is a function of (model, prompt, settings, seed, start_index + k), whatever the batch.
+
+        Raises
+        ------
+        InputError
+            For steps below 1 or above the training timesteps, a guidance scale that is not finite, an empty list.
+        """
+        prompts = [prompt] if isinstance(prompt, str | Attributes) else list(prompt)
+        number = len(prompts) if count is None else count
+        _check(prompts, number, guidance_scale, steps, batch_size, len(self.components.schedule))
+        made = dict(
+            negative_prompt=negative_prompt, guidance_scale=float(guidance_scale), steps=steps, sampler=sampler, seed=seed,
+            model=self.name,
+        )  # fmt: skip
+        for first in range(0, number, batch_size):
+            numbers = range(first, min(first + batch_size, number))
+            wanted = [prompts[k % len(prompts)] for k in numbers]
+            sentences = [compose(one) if isinstance(one, Attributes) else one for one in wanted]
+            indices = [start_index + k for k in numbers]
+            for state in self.trajectory(
+                sentences, indices=indices, seed=seed, negative_prompt=negative_prompt, guidance_scale=guidance_scale,
+                steps=steps, sampler=sampler,
+            ):  # fmt: skip
+                latents = state.sample
+            for one, sentence, index, pixels in zip(wanted, sentences, indices, self.decode(latents), strict=True):
+                mirrored = isinstance(one, Attributes) and one.laterality == "R"
+                yield Generated(
+                    pixels=np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels, prompt=sentence, index=index, **made
+                )
+
+
+def _check(
+    prompts: list[Any], count: int, guidance_scale: float, steps: int, batch_size: int, total_timesteps: int
+) -> None:
+    if not prompts:
+        raise InputError("there is no prompt; give at least one sentence.")
+    if count < 1 or batch_size < 1:
+        raise InputError(f"count is {count} and batch_size {batch_size}, but both must be at least 1.")
+    if not 1 <= steps <= total_timesteps:
+        raise InputError(f"steps is {steps}, but must be between 1 and {total_timesteps}.")
+    if not math.isfinite(guidance_scale):
+        raise InputError(f"guidance_scale is {guidance_scale}, but must be a finite number; the paper uses 4.")

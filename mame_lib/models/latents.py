@@ -1,0 +1,57 @@
+"""Images to latents and back through the VAE (paper, sections 2.3.3 and 2.4.1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+
+class Moments(NamedTuple):
+    """Mean and standard deviation of the VAE posterior of each image, both `[N, 4, h, w]` float32, unscaled."""
+
+    mean: Tensor
+    std: Tensor
+
+
+def to_tensor(images: np.ndarray) -> Tensor:
+    """uint8 `[N, H, W]` gray or `[N, H, W, 3]` RGB to float32 `[N, 3, H, W]` in [-1, 1]; gray fills three channels."""
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).float() / 127.5 - 1  # [N, H, W(, 3)]
+    if pixels.ndim == 3:
+        return pixels[:, None].expand(-1, 3, -1, -1)  # [N, 3, H, W]
+    return pixels.permute(0, 3, 1, 2)  # [N, 3, H, W]
+
+
+@torch.no_grad()
+def encode_moments(vae: AutoencoderKL, images: np.ndarray, batch_size: int = 16) -> Moments:
+    """Encode uint8 images once; training then draws a fresh posterior sample at every step."""
+    means, stds = [], []
+    for start in range(0, len(images), batch_size):
+        pixels = to_tensor(images[start : start + batch_size]).to(vae.device)  # [B, 3, H, W]
+        posterior = vae.encode(pixels).latent_dist
+        means.append(posterior.mean.float().cpu())  # [B, 4, h, w]
+        stds.append(posterior.std.float().cpu())  # [B, 4, h, w]
+    return Moments(torch.cat(means), torch.cat(stds))
+
+
+def sample_latents(moments: Moments, noise: Tensor, scaling_factor: float) -> Tensor:
+    """A posterior sample, scaled to about unit variance: `(mean + std * noise) * scaling_factor`, `[N, 4, h, w]`."""
+    return (moments.mean + moments.std * noise) * scaling_factor
+
+
+@torch.no_grad()
+def decode(vae: AutoencoderKL, latents: Tensor, batch_size: int = 8) -> np.ndarray:
+    """Scaled latents `[N, 4, h, w]` to gray uint8 images `[N, H, W]`.
+
+    The three channels are averaged: a mammogram has no color, and what color the VAE invents is error.
+    """
+    images = []
+    for rows in (latents / vae.config.scaling_factor).split(batch_size):  # [B, 4, h, w]
+        gray = vae.decode(rows.to(vae.device)).sample.float().mean(1)  # [B, H, W]
+        images.append(((gray + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy())
+    return np.concatenate(images)

@@ -1,0 +1,53 @@
+"""Noise and text states in, denoised latents out: the one place where networks and samplers meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mame_lib.diffusion.guidance import guided
+from mame_lib.diffusion.samplers import SAMPLERS, SamplerState, timesteps
+from mame_lib.errors import InputError
+from mame_lib.models.components import Components
+
+
+def sample_states(
+    components: Components,
+    noise: Tensor,
+    conditional: Tensor,
+    unconditional: Tensor,
+    *,
+    guidance_scale: float = 4.0,
+    steps: int = 24,
+    sampler: str = "dpm_solver_pp",
+    spacing: str = "trailing",
+    generators: list[torch.Generator] | None = None,
+) -> Iterator[SamplerState]:
+    """Walk from `noise` to latents; yields every state, the last one holds the finished latents.
+
+    Parameters
+    ----------
+    noise : `[B, 4, h, w]`, standard normal.
+    conditional, unconditional : text states `[B or 1, L, D]` of the prompts and of the negative prompt.
+    guidance_scale : g of Eq. 9; 1 follows the prompt without guidance.
+    steps : calls of the UNet; the paper uses 24.
+    generators : one per image, for samplers that draw noise.
+    """
+    if sampler not in SAMPLERS:
+        raise InputError(f"sampler {sampler!r} is unknown; choose {', '.join(SAMPLERS)}.")
+    device = components.device
+
+    def denoiser(x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        return components.unet(x, t.to(device), encoder_hidden_states=context).sample  # [B, 4, h, w]
+
+    options: dict[str, Any] = {"prediction_type": components.prediction_type, "generators": generators}
+    try:
+        model = guided(denoiser, conditional.to(device), unconditional.to(device), guidance_scale)
+        schedule = components.schedule
+        grid = timesteps(schedule, steps, spacing)
+    except ValueError as error:  # diffusion/ stands on torch alone and does not know InputError
+        raise InputError(str(error)) from error
+    yield from SAMPLERS[sampler](model, noise.to(device), schedule, grid, **options)

@@ -1,0 +1,1 @@
+"""What only the book needs: `checks` grades exercises, `figures` draws."""

@@ -1,0 +1,1 @@
+"""Typical wrong answers to the exercises: each must earn its own hint."""

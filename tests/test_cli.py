@@ -1,0 +1,296 @@
+"""The command line: a mistake is one sentence and leaves nothing behind, help is quick."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mame_lib
+from mame_lib.cli import main
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("x")
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+def tree(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("", "COMMAND"),
+        ("fly", "'fly'"),
+        ("phantom", "--out"),
+        ("phantom --out a --count 0", "--count: 0 is out of range"),
+        ("phantom --out a --count -3", "--count"),
+        ("phantom --out a --count many", "'many' is not a whole number"),
+        ("phantom --out a --count 1e3", "'1e3' is not a whole number"),
+        ("phantom --out a --size 100", "multiple of 8"),
+        ("phantom --out a --size 8", "--size: 8 is out of range"),
+        ("phantom --out a --seed -1", "--seed: -1 is out of range"),
+        ("phantom --out a --seed 9223372036854775808", "--seed"),
+        ("phantom --out full --count 1", "full is not empty"),
+        ("phantom --out full --count 1 --overwrite", "not a data set"),
+        ("phantom --out file --count 1", "file exists and is not a folder"),
+        ("phantom --out file/a --count 1", "is not a folder"),
+        ("phantom --out file/a/b --count 1", "is not a folder"),
+        ("phantom --out a --colour red", "--colour"),
+        ("prepare", "SOURCE"),
+        ("prepare folder", "SRC"),
+        ("prepare folder nothing --out a", "nothing does not exist"),
+        ("prepare folder file --out a", "not a folder"),
+        ("prepare folder empty --out a", "no image"),
+        ("prepare folder empty --out a/b/c", "no image"),
+        ("train --data nothing --out r --steps 1", "nothing does not exist"),
+        ("train --data empty --out r --steps 0", "--steps: 0 is out of range"),
+        ("train --data empty --out r", "--steps"),
+        (
+            "train --data empty --out r --steps 5 --learning-rate nan",
+            "--learning-rate: nan is not a finite number",
+        ),
+        (
+            "train --data empty --out r --steps 5 --learning-rate 0",
+            "--learning-rate: 0 is not greater than 0",
+        ),
+        ("train --data empty --out r --steps 5 --batch-size 0", "--batch-size"),
+        ("generate", "PROMPT"),
+        ("generate mammogram", "--out"),
+        ("generate mammogram --out a.png --guidance-scale nan", "nan is not a finite number"),
+        ("generate mammogram --out a.png --guidance-scale inf", "inf is not a finite number"),
+        ("generate mammogram --out a.png --guidance-scale big", "'big' is not a number"),
+        ("generate mammogram --out a.png --steps 0", "--steps"),
+        ("generate mammogram --out a.png --steps 1001", "--steps"),
+        ("generate mammogram --out a.png --count -1", "--count"),
+        ("generate mammogram --out a.png --batch-size 0", "--batch-size"),
+        ("generate mammogram --out a.jpg", "must end in .png"),
+        ("generate mammogram --out file", "file is a file"),
+        ("generate mammogram --out file/a.png", "is not a folder"),
+    ],
+)
+def test_a_mistake_is_one_sentence(here, capsys, line, words):
+    before = tree(here)
+    assert main(line.split()) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("mame: error: ") and err.count("\n") == 1 and words in err
+    assert not out and tree(here) == before
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_unwritable_parent(here, capsys):
+    (here / "locked").mkdir(mode=0o500)
+    assert main(["phantom", "--count", "1", "--out", "locked/a"]) == 2
+    assert "not writable" in capsys.readouterr().err
+
+
+def test_phantom(here, capsys):
+    command = ["phantom", "--count", "4", "--size", "64", "--out", "deep/down/data"]
+    assert main(command) == 0
+    assert "4 images" in capsys.readouterr().out
+    info = json.loads((here / "deep/down/data/dataset.json").read_text())
+    assert info["settings"] == {"count": 4, "size": 64, "seed": 0} and info["cases"] == 4
+    assert main(command) == 2
+    assert main([*command, "--overwrite"]) == 0
+    assert tree(here / "deep") == sorted(
+        ["down", "down/data", "down/data/dataset.json", "down/data/images", "down/data/masks"]
+        + [f"down/data/{kind}/00000{k}.png" for kind in ("images", "masks") for k in range(4)]
+        + ["down/data/metadata.jsonl"]
+    )
+
+
+def test_prepare_folder_reports_what_it_refused(here, capsys):
+    y, x = np.mgrid[0:128, 0:96]
+    breast = np.where(np.hypot((y - 64) / 50, x / 60) < 1, 180, 0).astype(np.uint8)
+    Image.fromarray(breast).save(here / "full" / "1_L_CC.png")
+    (here / "full" / "bad.png").touch()
+    assert main(["prepare", "folder", "full", "--out", "data", "--size", "64"]) == 0
+    out, err = capsys.readouterr()
+    assert "1 images" in out and "bad.png: it cannot be read" in out and not err
+    assert "full" not in (here / "data" / "dataset.json").read_text()
+
+
+def fake_modules(monkeypatch, calls):
+    """Stand-ins for the heavy modules, with their interface."""
+
+    class Image1:
+        def save(self, path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"png")
+            return path
+
+    class Mame:
+        @classmethod
+        def load(cls, name):
+            calls.append(name)
+            return cls()
+
+        def stream(self, prompt, **options):
+            calls.append((prompt, options))
+            return (Image1() for _ in range(options["count"]))
+
+    def fit(config):
+        calls.append(config)
+        for step in range(config["steps"] + 1):
+            yield types.SimpleNamespace(step=step, loss=float("nan") if step == 0 else 0.5, model=None)
+
+    generation = types.ModuleType("mame_lib.generation")
+    generation.Mame = Mame  # type: ignore[attr-defined]
+    config = types.ModuleType("mame_lib.training.config")
+    config.TrainConfig = dict  # type: ignore[attr-defined]
+    loop = types.ModuleType("mame_lib.training.loop")
+    loop.fit = fit  # type: ignore[attr-defined]
+    for module in (generation, config, loop):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+def test_generate_passes_everything_on(here, capsys, monkeypatch):
+    calls = []
+    fake_modules(monkeypatch, calls)
+    prompt = "a siemens mammogram in MLO view with small area"
+    options = (
+        "--seed 7 --count 3 --steps 12 --guidance-scale 2.5 --negative-prompt x --batch-size 2 --out d/a.png"
+    )
+    assert main(["generate", prompt, "--model", "m", *options.split()]) == 0
+    expected = {
+        "negative_prompt": "x",
+        "guidance_scale": 2.5,
+        "steps": 12,
+        "seed": 7,
+        "count": 3,
+        "batch_size": 2,
+    }
+    assert calls == ["m", (prompt, expected)]
+    out, err = capsys.readouterr()
+    assert out.split() == ["d/a.png", "d/a-1.png", "d/a-2.png"] and not err
+    assert tree(here / "d") == ["a-1.png", "a-2.png", "a.png"]
+
+
+def test_generate_defaults_and_folder(here, capsys, monkeypatch):
+    calls = []
+    fake_modules(monkeypatch, calls)
+    assert main(["generate", "a mammogram", "--out", "empty", "--seed", "3", "--count", "2"]) == 0
+    assert calls[0] == "fused" and calls[1][1]["guidance_scale"] == 4.0 and calls[1][1]["steps"] == 24
+    assert "batch_size" not in calls[1][1]
+    assert tree(here / "empty") == ["seed-3-0.png", "seed-3-1.png"]
+
+
+def test_a_prompt_outside_the_grammar_is_tried_with_one_note(here, capsys, monkeypatch):
+    fake_modules(monkeypatch, [])
+    assert main(["generate", "a purple mammogram", "--out", "a.png"]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith("mame: note: ") and err.count("\n") == 1 and "'purple'" in err
+    assert (here / "a.png").exists()
+
+
+def test_train_passes_everything_on(here, capsys, monkeypatch):
+    calls = []
+    fake_modules(monkeypatch, calls)
+    options = "--steps 2 --batch-size 4 --learning-rate 1e-4 --seed 5 --validation-every 0"
+    options += " --checkpoint-every 1 --resume"
+    line = ["train", "--data", "empty", "--out", "run", "--prompt", "a mammogram", *options.split()]
+    assert main(line) == 0
+    (config,) = calls
+    assert (config["steps"], config["batch_size"], config["learning_rate"], config["seed"]) == (2, 4, 1e-4, 5)
+    assert config["constant_prompt"] == "a mammogram" and config["resume"] and config["preset"] == "tiny"
+    assert config["validation_every"] == 0 and config["checkpoint_every"] == 1
+    out, err = capsys.readouterr()
+    assert "step 2, loss 0.5000" in out and not err
+
+
+@pytest.mark.parametrize(
+    "error, status, words",
+    [
+        (PermissionError(13, "Permission denied", "/locked/x"), 2, "/locked/x: Permission denied."),
+        (OSError(28, "No space left on device"), 2, "No space left on device."),
+        (ModuleNotFoundError("no", name="torch"), 2, "'torch' is missing; `mame doctor`"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_other_failures_are_one_line_too(here, capsys, monkeypatch, error, status, words):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("mame_lib.data.sources.phantom_source", fail)
+    assert main(["phantom", "--out", "a"]) == status
+    err = capsys.readouterr().err
+    assert words in err and err.count("\n") == 1 and not (here / "a").exists()
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, cwd=ROOT)
+
+
+def test_help_and_version_are_quick_and_import_nothing_heavy():
+    start = time.perf_counter()
+    result = run("-m", "mame_lib", "--help")
+    took = time.perf_counter() - start
+    assert result.returncode == 0 and "generate" in result.stdout and not result.stderr
+    assert took < 2  # 0.1 s on an idle machine
+    code = "import sys, mame_lib.cli as c; c.main(['--help']); c.main(['generate', 'x', '--out', 'a.gif'])"
+    code += "; bad = {'numpy', 'torch', 'PIL', 'scipy', 'tqdm'} & set(sys.modules); assert not bad, bad"
+    assert run("-c", code).returncode == 0
+    assert run("-m", "mame_lib", "--version").stdout == f"mame {mame_lib.__version__}\n"
+    for command in (["phantom"], ["prepare"], ["prepare", "folder"], ["train"], ["generate"], ["doctor"]):
+        assert main([*command, "--help"]) == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_killed_run_leaves_nothing(tmp_path, number):
+    command = [sys.executable, "-m", "mame_lib", "phantom", "--count", "100000", "--size", "64"]
+    command += ["--out", str(tmp_path / "a" / "data")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 50
+    while not list(tmp_path.rglob("000001.png")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    assert not (tmp_path / "a" / "data").exists()
+    process.send_signal(number)
+    process.communicate(timeout=50)
+    assert process.returncode == 128 + number
+    assert not list(tmp_path.iterdir())
+
+
+def test_doctor(capsys):
+    from mame_lib.doctor import _meets
+
+    assert main(["doctor"]) in (0, 1)
+    out = capsys.readouterr().out
+    assert "torch" in out and "required" in out and "python" in out
+    assert _meets("2.13.0+cpu", ">=2.6,<3") and _meets("1.3.0", "==1.3") and _meets("1.0.4.post1", ">=1.0.4")
+    assert not _meets("2.5.9", ">=2.6") and not _meets("3.0", ">=2,<3") and not _meets("missing", "")
+
+
+def test_doctor_names_the_repair(capsys, monkeypatch):
+    from mame_lib import doctor as module_or_function
+    from mame_lib.doctor import doctor
+
+    real = doctor.__globals__["metadata"].version
+    old = {"numpy": "1.26.4"}
+    monkeypatch.setattr(doctor.__globals__["metadata"], "version", lambda name: old.get(name) or real(name))
+    assert module_or_function() is False
+    assert 'pip install "numpy>=2.0"' in capsys.readouterr().out
+
+
+def test_lazy_names():
+    assert mame_lib.Attributes().vendor is None and callable(mame_lib.doctor)
+    assert "Mame" in dir(mame_lib)
+    with pytest.raises(AttributeError):
+        mame_lib.nothing  # noqa: B018
