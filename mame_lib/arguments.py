@@ -77,6 +77,8 @@ def _add_phantom(commands: Any) -> None:
     )
     command.add_argument("--count", type=_whole(1), default=2000, help="number of images (default: 2000)")
     command.add_argument("--seed", type=_seed, default=0, help="population to draw (default: 0)")
+    vendor_help = "only this vendor's look, with captions that do not name it (default: both looks, named)"
+    command.add_argument("--vendor", choices=("hologic", "siemens"), help=vendor_help)
     _add_manifest_options(command)
     command.set_defaults(command="phantom")
 

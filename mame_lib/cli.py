@@ -77,7 +77,7 @@ def _phantom(arguments: argparse.Namespace) -> int:
     _check_out(arguments.out)
     from mame_lib.data.sources import phantom_source
 
-    settings = {"count": arguments.count, "size": arguments.size, "seed": arguments.seed}
+    settings = {name: getattr(arguments, name) for name in ("count", "size", "seed", "vendor")}
     return _write_manifest(arguments, phantom_source(**settings), "phantom", settings, arguments.count)
 
 

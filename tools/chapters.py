@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import nbformat
@@ -123,7 +124,10 @@ def execute(todo: list[Chapter], workers: int = 2) -> int:
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT / "tools"), os.environ.get("PYTHONPATH")])),
         "MAME_MEASURED": str(MEASURED),
     }  # fmt: skip
-    return subprocess.call(command, cwd=NOTEBOOKS, env=environment)
+    done = subprocess.run(command, cwd=NOTEBOOKS, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        print(done.stdout + done.stderr, file=sys.stderr)
+    return done.returncode
 
 
 def keep(chapter: Chapter) -> None:
@@ -137,8 +141,6 @@ def keep(chapter: Chapter) -> None:
 
 def _cell_seconds(cell: NotebookNode) -> float:
     """Duration of one cell from the times nbclient notes."""
-    from datetime import datetime
-
     times = cell.metadata.get("execution", {})
     start, end = times.get("iopub.execute_input"), times.get("iopub.status.idle")
     if not (start and end):

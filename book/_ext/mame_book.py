@@ -65,8 +65,7 @@ class ChapterBox(MystDirective):
         page = Path(self.env.doc2path(self.env.docname))
         text = page.read_text(encoding="utf8")
         info = front_matter(text).get("mame") or {}
-        if MEASURED.exists():
-            self.env.note_dependency(str(MEASURED))
+        self.env.note_dependency(str(MEASURED))  # even before it exists: the page is then always read again
         lines = [f"**Runs on** {self.machine(page.stem, info.get('preset', 'tiny'))}", ""]
         if info.get("objectives"):
             lines += ["**You will learn to**", ""]
@@ -98,7 +97,8 @@ class ChapterBox(MystDirective):
 
     def objective(self, objective: dict[str, str], text: str) -> str:
         exercise = objective.get("exercise", "")
-        label = re.search(rf"^:label:\s*(\S*{re.escape(exercise)})\s*$", text, flags=re.M) if exercise else None
+        start = r"^`{3,}\{exercise(?:-start)?\}.*\n(?::.*\n)*?:label:\s*"
+        label = re.search(rf"{start}(\S*{re.escape(exercise)})\s*$", text, flags=re.M) if exercise else None
         if label is None:
             raise self.error(f"objective {objective['text']!r} names no exercise of this chapter: {exercise!r}")
         return f"- {objective['text']} ({{ref}}`exercise <{label[1]}>`)"
@@ -156,10 +156,10 @@ class MeasuredTable(MystDirective):
     """Measured time and memory of each chapter, with the machine and the versions."""
 
     def run(self) -> list[nodes.Node]:
+        self.env.note_dependency(str(MEASURED))
         told = measurements()
         if not told:
             return [nodes.paragraph("", "Nothing has been measured yet.")]
-        self.env.note_dependency(str(MEASURED))
         machine = told["machine"]
         lines = [
             f"Measured on {told['date']} on {machine['cpus']} cores ({machine['processor']}), no GPU, "

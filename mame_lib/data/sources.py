@@ -23,6 +23,7 @@ from mame_lib.data.case import Attributes, area_class
 from mame_lib.data.dicom import pseudonym
 from mame_lib.data.geometry import SquareTransform, faces_right, left_gap
 from mame_lib.data.manifest import Item, Quarantined
+from mame_lib.data.masks import breast_mask
 from mame_lib.data.prompts import training_prompt
 from mame_lib.errors import InputError
 
@@ -36,8 +37,10 @@ _VIEW_TOKEN = re.compile(r"(l|r|left|right)?(cc|mlo)")
 _SIDES = {"l": "L", "left": "L", "r": "R", "right": "R"}
 
 
-def phantom_source(count: int, size: int = 128, seed: int = 0) -> Iterator[Item]:
+def phantom_source(count: int, size: int = 128, seed: int = 0, vendor: str | None = None) -> Iterator[Item]:
     """`count` phantoms of the population `seed`, captioned by the paper's trick; each is its own patient.
+
+    With `vendor` all images have that look and, as in the paper's two separate models, no caption says it.
 
     Raises
     ------
@@ -51,13 +54,13 @@ def phantom_source(count: int, size: int = 128, seed: int = 0) -> Iterator[Item]
         raise InputError(f"count {count} is too small; ask for 1 or more phantoms.")
     if seed < 0:
         raise InputError(f"seed {seed} is negative; use 0 or more.")
-    drawn = population(count, size=size, seed=seed)
+    drawn = population(count, size=size, seed=seed, attributes=Attributes(vendor=vendor))
     return (
         Item(
             image=phantom.image,
             mask=phantom.mask,
             patient=f"phantom-{seed}-{index:06d}",
-            prompt=training_prompt(phantom.attributes),
+            prompt=training_prompt(phantom.attributes, say_vendor=vendor is None),
             attributes=phantom.attributes,
             source="phantom",
             truth={"area_ratio": phantom.area_ratio, "glandular_fraction": phantom.glandular_fraction},
@@ -253,8 +256,6 @@ def _stored(source: _Source, size: int) -> Item:
 
 def _area(image: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], float]:
     """Breast mask [n, n] and its share of the image, measured on the stored image, as on generated ones."""
-    from mame_lib.evaluation.attributes import breast_mask
-
     mask = breast_mask(image)
     if not mask.any():
         raise InputError("no breast can be found in it")

@@ -143,7 +143,7 @@ def _wrap(title: str, pixels: int) -> str:
     """Break a title into lines that fit `pixels` at the small font."""
     import textwrap
 
-    return "\n".join(textwrap.wrap(title, max(8, pixels // 6), break_long_words=False)) or title
+    return "\n".join(textwrap.wrap(title, max(8, pixels // 7), break_long_words=False)) or title
 
 
 def image_grid(
@@ -188,13 +188,17 @@ def image_grid(
     pictures = [p.repeat(scale, axis=0).repeat(scale, axis=1) for p in pictures]
     wide, height = wide * scale, height * scale
     texts = [_wrap(t, wide) for t in titles] if titles else []
-    top = 4 + 14 * max((t.count("\n") + 1 for t in texts), default=0)
-    total = (left + gap + columns * (wide + gap), gap + rows * (height + top + gap))
+    tops = []  # screen pixels for the titles of each row
+    for row in range(rows):
+        lines = [t.count("\n") + 1 for t in texts[row * columns : (row + 1) * columns] if t]
+        tops.append(4 + 14 * max(lines) if lines else 0)
+    total = (left + gap + columns * (wide + gap), gap + sum(tops) + rows * (height + gap))
     figure = ImageFigure(figsize=(total[0] / DPI, total[1] / DPI), dpi=DPI, facecolor=GROUND)
     for index, picture in enumerate(pictures):
         row, column = divmod(index, columns)
-        x, y = left + gap + column * (wide + gap), gap + row * (height + top + gap) + top
-        figure.figimage(picture, x, total[1] - y - height, cmap="gray", vmin=0, vmax=255, origin="upper")
+        x, y = left + gap + column * (wide + gap), gap + row * (height + gap) + sum(tops[: row + 1])
+        # As RGB bytes: through matplotlib's color map some levels come out one darker.
+        figure.figimage(picture[..., None].repeat(3, axis=2), x, total[1] - y - height, origin="upper")
         if index < len(texts):
             _label(figure, x + wide / 2, y - 4, texts[index], total, "center", "bottom")
         if row_labels and column == 0:

@@ -7,6 +7,7 @@ A chapter calls `check("02-snr", my_function)`. The check of that exercise is a 
 from __future__ import annotations
 
 import importlib
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -46,7 +47,7 @@ def registry(chapter: str | None = None) -> dict[str, Verify]:
 
 
 def check(exercise_id: str, answer: Any) -> bool:
-    """Grade an answer and print one line.
+    """Grade an answer and print one sentence, two at most, folded to the width of a page.
 
     Parameters
     ----------
@@ -59,7 +60,8 @@ def check(exercise_id: str, answer: Any) -> bool:
         True if the answer passes. Nothing is raised, whatever the answer does.
     """
     passed, message = grade(exercise_id, answer)
-    print(f"{'✓' if passed else '✗'} {exercise_id}: {message}")
+    line = f"{'✓' if passed else '✗'} {exercise_id}: {message}"
+    print(textwrap.fill(line, 74, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
     return passed
 
 
@@ -68,7 +70,7 @@ def grade(exercise_id: str, answer: Any) -> tuple[bool, str]:
     verify = _verifier(exercise_id)
     if verify is None:
         return False, f"no such exercise; this chapter has {', '.join(registry(exercise_id[:2])) or 'none'}."
-    unanswered = "not answered yet: replace the body of the stub, then run the cell again."
+    unanswered = "not answered yet: write the body of the stub, then run it again."
     if answer is None:
         return False, unanswered
     watched, returned = _watch(answer)

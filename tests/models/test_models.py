@@ -1,0 +1,99 @@
+"""The tiny model's parts: any text is accepted, shapes hold, a saved folder is an ordinary diffusers pipeline."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mame_lib.errors import InputError
+from mame_lib.models.components import Components
+from mame_lib.models.latents import decode, encode_moments, sample_latents, to_tensor
+from mame_lib.models.presets import get_preset, resolve
+from mame_lib.models.sampling import sample_states
+from mame_lib.models.text import encode_prompts, encode_tokens, is_cut, tokenize
+from mame_lib.models.tiny import tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Components:
+    return Components.load("tiny")
+
+
+@given(st.text(max_size=80))
+@settings(max_examples=60, deadline=None)
+def test_any_text_becomes_32_tokens_of_the_vocabulary(text: str) -> None:
+    tokenizer = tiny_tokenizer()
+    ids = tokenize(tokenizer, [text])
+    assert ids.shape == (1, 32)
+    assert 0 <= int(ids.min()) and int(ids.max()) < len(tokenizer)
+    assert int(ids[0, 0]) == tokenizer.bos_token_id
+
+
+def test_longest_prompt_of_the_grammar_is_not_cut(tiny: Components) -> None:
+    sentence = "a hologic mammogram in MLO view with very high density and medium area"
+    assert not is_cut(tiny.tokenizer, sentence)
+    assert is_cut(tiny.tokenizer, sentence * 2)
+    assert torch.equal(tokenize(tiny.tokenizer, [sentence]), tokenize(tiny.tokenizer, [sentence.upper()]))
+
+
+def test_shipped_tokenizer_is_the_built_one(tiny: Components) -> None:
+    text = ["no black background", "a siemens mammogram, zebra 9!"]
+    assert torch.equal(tokenize(tiny.tokenizer, text), tokenize(tiny_tokenizer(), text))
+
+
+def test_equal_rows_are_encoded_once_and_alike(tiny: Components) -> None:
+    ids = tokenize(tiny.tokenizer, ["a circle", "a big star", "a circle"])
+    states = encode_tokens(tiny.text_encoder, ids)
+    assert states.shape == (3, 32, 96)
+    assert torch.equal(states[0], states[2])
+    alone = tiny.text_encoder(ids[1:2]).last_hidden_state
+    torch.testing.assert_close(states[1:2], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_latents_go_there_and_back(tiny: Components) -> None:
+    y, x = np.mgrid[0:128, 0:128]
+    images = np.stack([x, 255 - y]).astype(np.uint8)
+    assert to_tensor(images).shape == (2, 3, 128, 128)
+    moments = encode_moments(tiny.vae, images)
+    assert moments.mean.shape == (2, 4, 16, 16) == tuple([2, *tiny.latent_shape])
+    assert bool((moments.std > 0).all())
+    latents = sample_latents(moments, torch.zeros_like(moments.mean), tiny.vae.config.scaling_factor)
+    back = decode(tiny.vae, latents)
+    assert back.shape == images.shape and back.dtype == np.uint8
+    error = np.abs(back.astype(float) - images).mean()
+    assert error < 8, "a smooth gradient must survive the autoencoder"
+
+
+def test_saved_folder_is_a_diffusers_pipeline_and_comes_back_equal(tiny: Components, tmp_path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    tiny.save(tmp_path / "model", dtype=torch.float32)
+    again = Components.load(tmp_path / "model")
+    for name in ("unet", "vae", "text_encoder"):
+        mine, theirs = getattr(tiny, name).state_dict(), getattr(again, name).state_dict()
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "model", torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    theirs = pipeline("a big white circle", latents=noise, guidance_scale=4.0, num_inference_steps=6, output_type="latent")
+    states = encode_prompts(tiny.tokenizer, tiny.text_encoder, ["a big white circle", ""])
+    for state in sample_states(tiny, noise, states[:1], states[1:], guidance_scale=4.0, steps=6):
+        mine = state.sample
+    torch.testing.assert_close(mine, theirs.images, rtol=1e-3, atol=1e-4)
+
+
+def test_bad_names_are_explained(tmp_path) -> None:
+    with pytest.raises(InputError, match="preset 'huge' is unknown"):
+        get_preset("huge")
+    with pytest.raises(InputError, match="there is no model 'fusedd'"):
+        resolve("fusedd")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model_index.json").write_text("{}")
+    with pytest.raises(InputError, match="did you mean"):
+        resolve(tmp_path)
+    with pytest.raises(InputError, match="cannot load the model"):
+        Components.load(tmp_path / "model")
