@@ -74,7 +74,9 @@ class Generated:
             self.image.save(temporary, format="PNG", pnginfo=info)
             os.replace(temporary, target)
         except OSError as error:
-            raise InputError(f"cannot write {target} ({error.strerror or error}); choose a place you may write to.") from error
+            raise InputError(
+                f"cannot write {target} ({error.strerror or error}); choose a place you may write to."
+            ) from error
         return target
 
 
@@ -138,9 +140,16 @@ class Mame:
         """Generate mammograms; see `stream` for the arguments. Returns them all as a list."""
         return list(
             self.stream(
-                prompt, negative_prompt=negative_prompt, guidance_scale=guidance_scale, steps=steps, seed=seed, count=count,
-                start_index=start_index, batch_size=batch_size, sampler=sampler,
-            )  # fmt: skip
+                prompt,
+                negative_prompt=negative_prompt,
+                guidance_scale=guidance_scale,
+                steps=steps,
+                seed=seed,
+                count=count,
+                start_index=start_index,
+                batch_size=batch_size,
+                sampler=sampler,
+            )
         )
 
     def stream(
@@ -163,7 +172,8 @@ class Mame:
         prompt : a sentence, `Attributes`, or a sequence of them that is gone through again and again. Any sentence is
             accepted. With laterality R the image is mirrored, for the model has only seen breasts facing left.
         count : images in all; by default one a prompt.
-        seed, start_index : image k is a function of (model, prompt, settings, seed, start_index + k), whatever the batch.
+        seed, start_index : image k depends on model, prompt, settings, seed and start_index + k alone,
+            whatever the batch.
 
         Raises
         ------
@@ -173,8 +183,9 @@ class Mame:
         prompts = [prompt] if isinstance(prompt, str | Attributes) else list(prompt)
         number = len(prompts) if count is None else count
         _check(prompts, number, guidance_scale, steps, batch_size, len(self.components.schedule))
-        made = dict(
-            negative_prompt=negative_prompt, guidance_scale=float(guidance_scale), steps=steps, sampler=sampler, seed=seed,
+        made: dict[str, Any] = dict(
+            negative_prompt=negative_prompt, guidance_scale=float(guidance_scale), steps=steps, sampler=sampler,
+            seed=seed,
             model=self.name,
         )  # fmt: skip
         for first in range(0, number, batch_size):
@@ -190,7 +201,10 @@ class Mame:
             for one, sentence, index, pixels in zip(wanted, sentences, indices, self.decode(latents), strict=True):
                 mirrored = isinstance(one, Attributes) and one.laterality == "R"
                 yield Generated(
-                    pixels=np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels, prompt=sentence, index=index, **made
+                    pixels=np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels,
+                    prompt=sentence,
+                    index=index,
+                    **made,
                 )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -56,7 +57,7 @@ def band_power(images: Tensor, patch: int = 32) -> Tensor:
     return torch.log(mean + 1e-5)
 
 
-def loss_terms(vae: nn.Module, images: Tensor, noise_seed: int) -> dict[str, Tensor]:
+def loss_terms(vae: AutoencoderKL, images: Tensor, noise_seed: int) -> dict[str, Tensor]:
     """Reconstruction, spectrum and KL terms of one batch, each a scalar.
 
     The logarithm of each image's squared error is minimized, which is its PSNR: a plain mean would be ruled by the few
@@ -127,7 +128,7 @@ def train_vae(work: Path, phase_name: str, seed: int = 0) -> None:
             group["lr"] = phase.learning_rate * min(1, (step + 1) / 100) * cosine
         full = progress > 0.85 and step % 2 == 0
         terms = loss_terms(vae, batch(stream, step, 2 if full else 8, full, phase.smooth), noise_seed=step)
-        sum(phase.weights[name] * value for name, value in terms.items()).backward()
+        torch.stack([phase.weights[name] * value for name, value in terms.items()]).sum().backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -37,6 +37,13 @@ STAGES = ("vae", "cache", "texture", "unet", "export")
 SEED = 20240324
 
 
+def train_phases(work: Path, *, decoder_only: bool) -> None:
+    """Run the autoencoder's phases of one kind, in order."""
+    for name, phase in PHASES.items():
+        if phase.decoder_only is decoder_only:
+            train_vae(work, name)
+
+
 def trained_vae(work: Path) -> torch.nn.Module:
     """The averaged autoencoder of its last phase, with the scaling factor of the cache if there is one."""
     vae = tiny_vae().eval()
@@ -103,11 +110,19 @@ def train_unet(work: Path, steps: int, batch_size: int, learning_rate: float) ->
         )
         losses.append(train_step(state, batch, config)[0].mean())
         if state.step % 50 == 0:
-            print(f"unet {state.step}/{steps}  loss {float(torch.stack(losses).mean()):.4f}  {time.time() - began:.0f} s", flush=True)
+            print(
+                f"unet {state.step}/{steps}  loss {float(torch.stack(losses).mean()):.4f}  {time.time() - began:.0f} s",
+                flush=True,
+            )
             losses = []
         if state.step % 500 == 0 or state.step == steps:
             modules = {"unet": components.unet, "text_encoder": components.text_encoder, "ema": state.ema.tensors()}
-            info = {"step": state.step, "ema_updates": state.ema.updates, "batch_size": batch_size, "pictures": len(data)}
+            info = {
+                "step": state.step,
+                "ema_updates": state.ema.updates,
+                "batch_size": batch_size,
+                "pictures": len(data),
+            }
             write_checkpoint(work / "unet", modules, state.optimizer, info)
 
 
@@ -150,8 +165,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     stages = {
-        "vae": lambda: [train_vae(options.work, phase) for phase, facts in PHASES.items() if not facts.decoder_only],
-        "texture": lambda: train_vae(options.work, "texture"),
+        "vae": lambda: train_phases(options.work, decoder_only=False),
+        "texture": lambda: train_phases(options.work, decoder_only=True),
         "cache": lambda: cache(options.work, options.pictures),
         "unet": lambda: train_unet(options.work, options.unet_steps, options.batch_size, options.learning_rate),
         "export": lambda: export(options.work, options.out),

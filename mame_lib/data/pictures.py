@@ -15,14 +15,16 @@ from numpy.random import Generator
 GRAYS = {"black": 0.03, "dark gray": 0.25, "gray": 0.5, "light gray": 0.75, "white": 0.97}
 COLORS = {
     "red": (0.85, 0.15, 0.12), "orange": (0.95, 0.55, 0.1), "yellow": (0.95, 0.9, 0.2), "green": (0.15, 0.65, 0.25),
-    "blue": (0.15, 0.3, 0.85), "purple": (0.55, 0.2, 0.7), "pink": (0.95, 0.6, 0.75), "brown": (0.45, 0.28, 0.12),
+    "blue": (0.15, 0.3, 0.85), "purple": (0.55, 0.2, 0.7),
+    "pink": (0.95, 0.6, 0.75), "brown": (0.45, 0.28, 0.12),
 }  # fmt: skip
 SIZES = {"small": (0.10, 0.17), "medium": (0.20, 0.28), "big": (0.32, 0.44)}  # half width / image side
 LEVELS = {"very low": 0.06, "low": 0.18, "high": 0.42, "very high": 0.7}  # share of ink in dots and stripes
 SHAPES = ("circle", "square", "triangle", "ring", "star", "cross", "diamond", "ellipse")
 TEXTURES = ("clouds", "smoke", "marble", "hair", "sand", "leaves", "stripes", "dots", "checks", "gradient")
 PLACES = {
-    "on the left": (-1, 0), "on the right": (1, 0), "at the top": (0, -1), "at the bottom": (0, 1), "in the middle": (0, 0),
+    "on the left": (-1, 0), "on the right": (1, 0), "at the top": (0, -1), "at the bottom": (0, 1),
+    "in the middle": (0, 0),
 }  # fmt: skip
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from mame_lib.data.case import DENSITIES, area_class
-from mame_lib.errors import InputError
 from mame_lib.data.masks import Mask, breast_mask, chest_wall_side
+from mame_lib.errors import InputError
 
 F64 = NDArray[np.float64]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from mame_lib.diffusion.schedule import Schedule, from_config
 from mame_lib.errors import InputError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
 NOTICE = "synthetic, not for diagnosis"
+START = "start.safetensors"
 
 
 @dataclass
@@ -39,6 +41,7 @@ class Components:
     tokenizer: CLIPTokenizer
     scheduler_config: dict[str, Any] = field(default_factory=lambda: dict(SCHEDULER_CONFIG))
     info: dict[str, Any] = field(default_factory=dict)
+    start_mean: torch.Tensor | None = None  # [4, h, w] mean of the training latents, for `start_from`
 
     @property
     def schedule(self) -> Schedule:
@@ -65,6 +68,18 @@ class Components:
     def image_size(self) -> int:
         """Side of the images in pixels."""
         return self.latent_shape[1] * 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def start_from(self, noise: torch.Tensor, timestep: int) -> torch.Tensor:
+        """Where sampling starts, `[B, 4, h, w]`: the noise plus what training still saw of the data at `timestep`.
+
+        The last training step of SD's schedule keeps 7 % of the signal. Starting without it makes dark backgrounds
+        gray; adding the mean of the training latents mends that (signal leak, Everaert et al. 2024). A model
+        that does not know its mean starts from the noise alone.
+        """
+        if self.start_mean is None:
+            return noise
+        schedule = self.schedule
+        return schedule.signal[timestep] * self.start_mean.to(noise.device) + schedule.sigma[timestep] * noise
 
     def to(self, device: str | torch.device) -> Components:
         """Move the three networks to `device`, in place."""
@@ -101,6 +116,7 @@ class Components:
                     tokenizer=CLIPTokenizer.from_pretrained(source, subfolder="tokenizer"),
                     scheduler_config=_read_scheduler(source),
                     info=_read_info(source),
+                    start_mean=_read_start(source),
                 )
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -116,11 +132,11 @@ class Components:
 
         The networks themselves are left alone; half precision is taken of copies.
         """
-        from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
-
         temporary = folder.with_name(folder.name + ".partial")
         shutil.rmtree(temporary, ignore_errors=True)
         with quiet():
+            from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+
             pipeline = StableDiffusionPipeline(
                 **{name: copy.deepcopy(getattr(self, name)).to(dtype) for name in ("unet", "vae", "text_encoder")},
                 tokenizer=self.tokenizer,
@@ -130,6 +146,8 @@ class Components:
                 requires_safety_checker=False,
             )
             pipeline.save_pretrained(temporary, safe_serialization=True)
+        if self.start_mean is not None:
+            save_file({"mean": self.start_mean.half().contiguous()}, temporary / START)
         (temporary / "mame.json").write_text(json.dumps({**self.info, "notice": NOTICE}, indent=2) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
@@ -165,6 +183,12 @@ def _read_scheduler(source: str) -> dict[str, Any]:
         saved = dict(DPMSolverMultistepScheduler.load_config(source, subfolder="scheduler"))
     trained = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
     return {**SCHEDULER_CONFIG, **{key: saved[key] for key in trained if saved.get(key) is not None}}
+
+
+def _read_start(source: str) -> torch.Tensor | None:
+    """The mean latent beside the networks, float32 `[4, h, w]`; None for a model that has none."""
+    path = Path(source) / START
+    return load_file(path)["mean"].float() if path.is_file() else None
 
 
 def _read_info(source: str) -> dict[str, Any]:

@@ -75,4 +75,6 @@ def resolve(model: str | Path) -> str:
     if isinstance(model, str) and len(parts) == 2 and all(parts) and parts[0] not in (".", "..", "~"):
         return text
     names = ", ".join([*MODELS, *PRESETS])
-    raise InputError(f"there is no model {text!r}: give one of {names}, a model folder, or a Hub id such as owner/name.")
+    raise InputError(
+        f"there is no model {text!r}: give one of {names}, a model folder, or a Hub id such as owner/name."
+    )

@@ -50,4 +50,6 @@ def sample_states(
         grid = timesteps(schedule, steps, spacing)
     except ValueError as error:  # diffusion/ stands on torch alone and does not know InputError
         raise InputError(str(error)) from error
-    yield from SAMPLERS[sampler](model, noise.to(device), schedule, grid, **options)
+    start = components.start_from(noise, grid[0]).to(device)  # [B, 4, h, w]
+    run: Any = SAMPLERS[sampler]
+    yield from run(model, start, schedule, grid, **options)

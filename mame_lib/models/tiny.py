@@ -2,8 +2,8 @@
 
 | part | SD 1.5 | tiny |
 |---|---|---|
-| `UNet2DConditionModel` | 320/640/1280/1280 channels, 64 x 64 latents | 48/80/96 channels, 16 x 16 latents, text read at 8 x 8 |
-| `AutoencoderKL` | 128/256/512/512 channels, f = 8, 4 latent channels | 16/32/64/80 channels, f = 8, 4 latent channels |
+| `UNet2DConditionModel` | 320/640/1280/1280 channels, 64 x 64 | 48/80/96, 16 x 16, reads text at 8 x 8 |
+| `AutoencoderKL` | 128/256/512/512 channels, f = 8 | 16/32/64/80 channels, f = 8 |
 | `CLIPTextModel` | 12 layers of width 768, 77 tokens | 3 layers of width 96, 32 tokens |
 | `CLIPTokenizer` | 49,408 byte-pair tokens | bytes plus the words of the pretraining captions |
 """
@@ -38,15 +38,14 @@ SCHEDULER_CONFIG = {
 
 # General English and everything the pretraining captions say; "mammogram" and the vendors are new to the base.
 WORDS = """
-a an the of on in at with and or no not without is to for from by
-picture image photo view area density size side background left right top bottom middle
-small medium big very low high large tiny bright dark light quality noise blurry
-black white gray red orange yellow green blue purple pink brown
-circle square triangle ring star cross diamond ellipse
-clouds smoke marble hair sand leaves stripes dots checks gradient
-""".split()
+a an the of on in at with and or no not without is to for from by picture image photo view area
+density size side background left right top bottom middle small medium big very low high large tiny
+bright dark light quality noise blurry black white gray red orange yellow green blue purple pink
+brown circle square triangle ring star cross diamond ellipse clouds smoke marble hair sand leaves
+stripes dots checks gradient
+""".split()  # noqa: SIM905
 # Frequent English pairs shorten the words that are not in the list.
-PAIRS = "th he in er an re on at en nd ti es or te ed is it al ar st to nt ng se ma ou le ve co me de si ro ra".split()
+PAIRS = "th he in er an re on at en nd ti es or te ed is it al ar st to nt ng se ma ou le ve co me de si ro ra".split()  # noqa: SIM905
 
 
 def tiny_tokenizer() -> CLIPTokenizer:
@@ -64,13 +63,13 @@ def tiny_tokenizer() -> CLIPTokenizer:
     for word in sorted(set(WORDS), key=lambda w: (len(w), w)):
         pieces = [*word[:-1], word[-1] + "</w>"]
         while len(pieces) > 1:  # right to left, so that words sharing an ending share its pieces
-            left, right = pieces[-2], pieces[-1]
+            left, right = pieces[-2:]
             if left + right not in seen:
                 merges.append((left, right))
                 tokens.append(left + right)
                 seen.add(left + right)
             pieces[-2:] = [left + right]
-    merges += [(a, b) for a, b in PAIRS if a + b not in seen]
+    merges += [(pair[0], pair[1]) for pair in PAIRS if pair not in seen]
     tokens += [pair for pair in PAIRS if pair not in seen]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: number for number, token in enumerate(tokens)}

@@ -32,7 +32,10 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
 
 
 def write_checkpoint(
-    folder: Path, modules: dict[str, nn.Module | dict[str, Tensor]], optimizer: torch.optim.Optimizer, info: dict[str, Any]
+    folder: Path,
+    modules: dict[str, nn.Module | dict[str, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    info: dict[str, Any],
 ) -> None:
     """Write `folder` (one safetensors file a module, the optimizer, `state.json`) atomically.
 
@@ -43,7 +46,10 @@ def write_checkpoint(
     temporary.mkdir(parents=True)
     for name, module in modules.items():
         tensors = module if isinstance(module, dict) else module.state_dict()
-        save_file({key: value.detach().contiguous().clone() for key, value in tensors.items()}, temporary / f"{name}.safetensors")
+        save_file(
+            {key: value.detach().contiguous().clone() for key, value in tensors.items()},
+            temporary / f"{name}.safetensors",
+        )
     save_file(optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
     (temporary / "state.json").write_text(json.dumps({**info, "files": sorted(modules)}, indent=2))
     old = folder.with_name(folder.name + ".old")
@@ -64,4 +70,6 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[st
         names = [*info["files"], "optimizer"]
         return {name: load_file(folder / f"{name}.safetensors") for name in names}, info
     except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{folder} is not a complete checkpoint ({error}); start the run again without --resume.") from error
+        raise InputError(
+            f"{folder} is not a complete checkpoint ({error}); start the run again without --resume."
+        ) from error

@@ -47,7 +47,7 @@ class TrainConfig:
     weight_decay: float = 0.01
     constant_prompt: str | None = None
     caption_dropout: float = 0.1
-    ema_decay: float = 0.995
+    ema_decay: float = 0.99
     warmup: int = 20
     clip: float = 1.0
     seed: int = 1337

@@ -32,11 +32,12 @@ class EMA:
     def applied(self) -> Iterator[None]:
         """Inside the block the networks hold the averaged weights; afterwards their own again, bit for bit."""
         raw = [p.detach().clone() for p in self.parameters]
-        torch._foreach_copy_(self.parameters, self.shadow)
+        live: list[Tensor] = list(self.parameters)
+        torch._foreach_copy_(live, self.shadow)
         try:
             yield
         finally:
-            torch._foreach_copy_(self.parameters, raw)
+            torch._foreach_copy_(live, raw)
 
     def tensors(self) -> dict[str, Tensor]:
         """The shadow as named tensors, for a checkpoint."""

@@ -150,9 +150,9 @@ def _steps(
 ) -> Iterator[StepResult]:
     started = time.perf_counter()
     if config.validation_every and state.step == 0:
-        images = validator.images()
-        run.save_samples(0, images)
-        yield StepResult(0, float("nan"), float("nan"), 0.0, time.perf_counter() - started, images, validator.prompts)
+        first = validator.images()
+        run.save_samples(0, first)
+        yield StepResult(0, float("nan"), float("nan"), 0.0, time.perf_counter() - started, first, validator.prompts)
     while state.step < config.steps:
         batch = batch_of_step(
             data, batch_size=config.rows, seed=config.seed, step=state.step,
@@ -161,7 +161,7 @@ def _steps(
         rate = config.learning_rate_at(state.step)
         losses, norm = train_step(state, batch, config)
         step, last = state.step, state.step == config.steps
-        images = None
+        images: np.ndarray | None = None
         if config.validation_every and (step % config.validation_every == 0 or last):
             with state.ema.applied():
                 images = validator.images()

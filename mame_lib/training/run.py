@@ -61,8 +61,14 @@ def prepare(config: TrainConfig, device: str | None = None) -> tuple[Components,
         empty_ids=tokenize(components.tokenizer, [""])[0],  # [L]
         scaling_factor=float(components.vae.config.scaling_factor),
     )
+    components.start_mean = training_set.moments.mean.mean(0) * training_set.scaling_factor  # [4, h, w]
     prompts = tuple(sorted(counts, key=lambda caption: (-counts[caption], caption)))
-    facts = {"images": len(cases), "captions": counts, "source": data.info.get("source"), "epoch_steps": len(cases) / config.rows}
+    facts = {
+        "images": len(cases),
+        "captions": counts,
+        "source": data.info.get("source"),
+        "epoch_steps": len(cases) / config.rows,
+    }
     return components, Prepared(training_set, prompts, facts)
 
 
@@ -121,7 +127,9 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"cannot create the run folder {path} ({error.strerror}); choose a folder you may write to.") from error
+            raise InputError(
+                f"cannot create the run folder {path} ({error.strerror}); choose a folder you may write to."
+            ) from error
         return cls(path)
 
     def discard_if_empty(self) -> None:
@@ -136,7 +144,8 @@ class RunFolder:
             "config": config.to_dict(),
             "data": data,
             "precision": precision,
-            "versions": {"mame-lib": __version__, "python": platform.python_version()} | {p: version(p) for p in packages},
+            "versions": {"mame-lib": __version__, "python": platform.python_version()}
+            | {p: version(p) for p in packages},
             "machine": {"system": platform.platform(), "cpus": os.cpu_count(), "threads": torch.get_num_threads()},
         }
         self._write("config.json", json.dumps(facts, indent=2) + "\n")
@@ -150,7 +159,13 @@ class RunFolder:
 
     def log(self, step: int, loss: float, grad_norm: float, learning_rate: float, seconds: float) -> None:
         """Append one line to `log.jsonl`."""
-        line = {"step": step, "loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate, "seconds": round(seconds, 3)}
+        line = {
+            "step": step,
+            "loss": loss,
+            "grad_norm": grad_norm,
+            "learning_rate": learning_rate,
+            "seconds": round(seconds, 3),
+        }
         with (self.path / "log.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -171,7 +186,9 @@ class RunFolder:
 
     def restore(self, components: Components, optimizer: torch.optim.Optimizer, ema: EMA) -> int:
         """Load the newest complete checkpoint and cut the log back to it; returns the step it was taken at."""
-        complete = sorted(path.parent for path in (self.path / "checkpoints").glob("step-*/state.json") if path.parent.suffix == "")
+        complete = sorted(
+            path.parent for path in (self.path / "checkpoints").glob("step-*/state.json") if path.parent.suffix == ""
+        )
         if not complete:
             raise InputError(f"{self.path} has no checkpoint to resume from; start again in another run folder.")
         files, info = read_checkpoint(complete[-1])
@@ -194,7 +211,8 @@ class RunFolder:
             "prompt_grammar": GRAMMAR_VERSION,
             "sampler": SAMPLER,
             "training": {
-                "steps": step, "batch_size": config.rows, "images": facts["data"]["images"], "learning_rate": config.peak_rate,
+                "steps": step, "batch_size": config.rows, "images": facts["data"]["images"],
+                "learning_rate": config.peak_rate,
                 "caption_dropout": config.caption_dropout, "seed": config.seed, "captions": facts["data"]["captions"],
                 "versions": facts["versions"],
             },

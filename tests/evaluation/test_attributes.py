@@ -9,11 +9,11 @@ import pytest
 from scipy.stats import spearmanr
 
 from mame_lib.data.case import Attributes
+from mame_lib.data.masks import breast_mask
 from mame_lib.data.phantom import Phantom, draw, population
 from mame_lib.errors import InputError
 from mame_lib.evaluation import attributes as readers
 from mame_lib.evaluation.attributes import Measured, fit, measure
-from mame_lib.data.masks import breast_mask
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> float:

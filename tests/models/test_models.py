@@ -28,7 +28,7 @@ def test_any_text_becomes_32_tokens_of_the_vocabulary(text: str) -> None:
     tokenizer = tiny_tokenizer()
     ids = tokenize(tokenizer, [text])
     assert ids.shape == (1, 32)
-    assert 0 <= int(ids.min()) and int(ids.max()) < len(tokenizer)
+    assert int(ids.min()) >= 0 and int(ids.max()) < len(tokenizer)
     assert int(ids[0, 0]) == tokenizer.bos_token_id
 
 
@@ -79,7 +79,9 @@ def test_saved_folder_is_a_diffusers_pipeline_and_comes_back_equal(tiny: Compone
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "model", torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    theirs = pipeline("a big white circle", latents=noise, guidance_scale=4.0, num_inference_steps=6, output_type="latent")
+    theirs = pipeline(
+        "a big white circle", latents=noise, guidance_scale=4.0, num_inference_steps=6, output_type="latent"
+    )
     states = encode_prompts(tiny.tokenizer, tiny.text_encoder, ["a big white circle", ""])
     for state in sample_states(tiny, noise, states[:1], states[1:], guidance_scale=4.0, steps=6):
         mine = state.sample

@@ -84,7 +84,10 @@ def test_step_trains_both_networks_and_spares_the_vae(tmp_path) -> None:
     components = Components.load("tiny")
     config = TrainConfig(data=tmp_path, out=tmp_path / "run", steps=3, batch_size=4)
     state = start(config, components)
-    before = {n: {k: v.clone() for k, v in getattr(components, n).state_dict().items()} for n in ("unet", "vae", "text_encoder")}
+    before = {
+        n: {k: v.clone() for k, v in getattr(components, n).state_dict().items()}
+        for n in ("unet", "vae", "text_encoder")
+    }
     losses, norm = train_step(state, draw(0), config)
     assert losses.shape == (4,) and float(norm) > 0 and state.step == 1
 

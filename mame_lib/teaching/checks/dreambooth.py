@@ -21,7 +21,9 @@ def loss_per_image(answer: Any) -> None:
         raise Hint(f"three images must give a tensor of three losses, not {shape}; leave the batch out of the mean.")
     squares = (output - noise).double() ** 2
     if torch.allclose(value.double(), squares.sum(dim=(1, 2, 3)), rtol=1e-4):
-        raise Hint("this is the sum over an image, the printed norm of Eq. 8; training uses the mean over its elements.")
+        raise Hint(
+            "this is the sum over an image, the printed norm of Eq. 8; training uses the mean over its elements."
+        )
     if not torch.allclose(value.double(), squares.mean(dim=(1, 2, 3)), rtol=1e-4):
         raise Hint("the values are off; square the difference of the two, then take the mean over C, H and W.")
 

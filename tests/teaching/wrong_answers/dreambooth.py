@@ -8,7 +8,10 @@ WRONG = {
         (lambda output, noise: ((output - noise) ** 2).sum(dim=(1, 2, 3)), "training uses the mean"),
     ],
     "07-dropout": [
-        (lambda captions, coins, rate: [c if u < rate else "" for c, u in zip(captions, coins, strict=True)], "nine out of ten"),
+        (
+            lambda captions, coins, rate: [c if u < rate else "" for c, u in zip(captions, coins, strict=True)],
+            "nine out of ten",
+        ),
         (lambda captions, coins, rate: [c for c, u in zip(captions, coins, strict=True) if u >= rate], "list of four"),
     ],
     "07-epochs": [
