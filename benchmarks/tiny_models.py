@@ -122,7 +122,9 @@ def ceiling(mame: Mame, count: int = 100) -> dict[str, dict[str, float]]:
     for name, some in (("phantoms", images), ("reconstructions", back)):
         read = [measure(image) for image in some]
         scores[name] = {
-            key: float(np.mean([getattr(r, key) == getattr(d.attributes, key) for r, d in zip(read, drawn, strict=True)]))
+            key: float(
+                np.mean([getattr(r, key) == getattr(d.attributes, key) for r, d in zip(read, drawn, strict=True)])
+            )
             for key in ("area", "view", "density", "vendor")
         }
     return scores
