@@ -33,7 +33,7 @@ def main() -> None:
     data = options.work / "phantoms"
     if not data.exists():
         settings = {"count": COUNT, "size": 128, "seed": SEED}
-        manifest.write(data, phantom_source(**settings), source="phantom", settings=settings)
+        manifest.write(data, phantom_source(COUNT, 128, SEED), source="phantom", settings=settings)
     model = "tiny"
     for number, (steps, rate) in enumerate(ROUNDS, start=1):
         run = options.work / f"round-{number}"
