@@ -105,7 +105,7 @@ def test_phantom(here, capsys):
     assert main(command) == 0
     assert "4 images" in capsys.readouterr().out
     info = json.loads((here / "deep/down/data/dataset.json").read_text())
-    assert info["settings"] == {"count": 4, "size": 64, "seed": 0} and info["cases"] == 4
+    assert info["settings"] == {"count": 4, "size": 64, "seed": 0, "vendor": None} and info["cases"] == 4
     assert main(command) == 2
     assert main([*command, "--overwrite"]) == 0
     assert tree(here / "deep") == sorted(
