@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import types
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -256,7 +257,11 @@ def test_help_and_version_are_quick_and_import_nothing_heavy():
 def test_a_killed_run_leaves_nothing(tmp_path, number):
     command = [sys.executable, "-m", "mame_lib", "phantom", "--count", "100000", "--size", "64"]
     command += ["--out", str(tmp_path / "a" / "data")]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    # a test run in the background inherits an ignored SIGINT; a person at a terminal does not
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=listen
+    )
     deadline = time.monotonic() + 50
     while not list(tmp_path.rglob("000001.png")):
         assert time.monotonic() < deadline and process.poll() is None
