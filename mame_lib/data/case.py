@@ -75,8 +75,9 @@ def area_class(area_ratio: float) -> str:
 class Case:
     """One image of a manifest with everything known about it.
 
-    `image` and `mask` are paths relative to the manifest folder; `boxes` are half-open pixel boxes
-    `(x0, y0, x1, y1)` of lesions in the image as stored; `patient` is the unit of splitting.
+    `image`, `mask` (breast) and `lesion` (all findings merged) are paths relative to the manifest folder.
+    `boxes` are half-open pixel boxes `(x0, y0, x1, y1)` of lesions in the image as stored, and `kept` the share
+    of each that the crop left (1: whole). `patient` is the unit of splitting.
     """
 
     id: str
@@ -87,5 +88,7 @@ class Case:
     split: str = "train"
     source: str = "phantom"
     mask: str | None = None
+    lesion: str | None = None
     boxes: tuple[tuple[int, int, int, int], ...] = ()
+    kept: tuple[float, ...] = ()
     truth: dict[str, float] | None = None  # measured facts: area_ratio, glandular_fraction, …
