@@ -12,6 +12,15 @@ from mame_lib import __version__
 from mame_lib.errors import InputError
 
 SEED_LIMIT = 2**63  # torch takes seeds of 64 bits, signed
+# The same names as in the library, which is not imported before the arguments are known to be good.
+FITS = ("crop", "pad")
+INTENSITIES = ("vendor", "range", "4095", "3500")
+SOURCE_HELP = {
+    "folder": "every DICOM, PNG, JPEG and TIFF below a folder, with a table if you have one",
+    "vindr": "VinDr-Mammo 1.0.0 as downloaded from PhysioNet",
+    "omidb": "OMI-DB: the folders data/ and images/",
+    "cbis": "CBIS-DDSM: its four tables and the image tree of the NBIA retriever",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,13 +31,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser; what it returns has `command`: phantom, prepare folder, train, generate or doctor."""
+    """The parser; what it returns has `command`: phantom, prepare (with `source`), inspect, train, …"""
     parser = Parser(
         prog="mame", description="Learn diffusion models by rebuilding MAM-E.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"mame {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for add in (_add_phantom, _add_prepare, _add_train, _add_generate):
+    for add in (_add_phantom, _add_prepare, _add_inspect, _add_train, _add_generate):
         add(commands)
     doctor = commands.add_parser("doctor", help="check the installation and say how to repair it")
     doctor.set_defaults(command="doctor")
@@ -68,6 +77,21 @@ def _positive(text: str) -> float:
     return value
 
 
+def _pairs(text: str) -> dict[str, str]:
+    """ "a=B,c=D" -> {"a": "B", "c": "D"}."""
+    parts = [part.partition("=") for part in text.split(",")]
+    if not all(name.strip() and sign and column.strip() for name, sign, column in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=COLUMN,NAME=COLUMN")
+    return {name.strip(): column.strip() for name, _, column in parts}
+
+
+def _words(text: str) -> tuple[str, ...]:
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not words:
+        raise argparse.ArgumentTypeError("no name is given")
+    return words
+
+
 _seed = _whole(0, SEED_LIMIT - 1)
 
 
@@ -85,17 +109,45 @@ def _add_phantom(commands: Any) -> None:
 
 def _add_prepare(commands: Any) -> None:
     command = commands.add_parser(
-        "prepare", help="turn your own mammograms into a data set", allow_abbrev=False
+        "prepare", help="turn real mammograms into a data set", allow_abbrev=False
     )
     sources = command.add_subparsers(title="sources", metavar="SOURCE", required=True, parser_class=Parser)
-    folder = sources.add_parser(
-        "folder", help="every DICOM, PNG, JPEG and TIFF below a folder", allow_abbrev=False
-    )
-    folder.add_argument("folder", type=Path, metavar="SRC")
-    salt_help = "secret word: the same one gives the same patient pseudonyms again (default: random)"
-    folder.add_argument("--salt", metavar="WORD", help=salt_help)
-    _add_manifest_options(folder)
-    folder.set_defaults(command="prepare folder")
+    for name, text in SOURCE_HELP.items():
+        source = sources.add_parser(name, help=text, allow_abbrev=False)
+        source.add_argument("folder", type=Path, metavar="SRC")
+        if name == "folder":
+            source.add_argument("--table", type=Path, metavar="CSV", help="table of attributes and boxes, a row a box")
+            columns_help = "names of its columns, such as patient=ID,density=BIRADS (default: file, patient, view, …)"
+            source.add_argument("--columns", type=_pairs, default={}, metavar="NAME=COLUMN,…", help=columns_help)
+        if name == "vindr":
+            findings_help = "findings that make a lesion image, such as Mass (default: every finding with a box)"
+            source.add_argument("--findings", type=_words, metavar="NAME,…", help=findings_help)
+        _add_manifest_options(source)
+        _add_prepare_options(source)
+        source.set_defaults(command="prepare", source=name)
+
+
+def _add_prepare_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    fit_help = "crop: the paper's center crop, which loses rows; pad: the whole image (default: crop)"
+    add("--fit", choices=FITS, default="crop", help=fit_help)
+    intensity_help = "which value becomes white (default: vendor, a rule for each maker)"
+    add("--intensity", choices=INTENSITIES, default="vendor", help=intensity_help)
+    raw_help = "raw detector images: refuse them, or take their inverted logarithm (default: refuse)"
+    add("--for-processing", choices=("refuse", "log"), default="refuse", help=raw_help)
+    add("--workers", type=_whole(1, 256), help="processes (default: one for each core)")
+    salt_help = "secret word behind the patients' pseudonyms (default: this computer's own)"
+    add("--salt", metavar="WORD", help=salt_help)
+    log_help = "write the refused files, by their paths, to this file outside the data set"
+    add("--log", type=Path, metavar="FILE", help=log_help)
+
+
+def _add_inspect(commands: Any) -> None:
+    command = commands.add_parser("inspect", help="count what a data set holds, and draw it", allow_abbrev=False)
+    command.add_argument("data", type=Path, metavar="DIR")
+    sheet_help = "contact sheet to write (default: DIR-contact.png, beside the data set)"
+    command.add_argument("--sheet", type=Path, metavar="FILE", help=sheet_help)
+    command.set_defaults(command="inspect")
 
 
 def _add_manifest_options(command: argparse.ArgumentParser) -> None:

@@ -75,40 +75,92 @@ def _check_out(out: Path) -> None:
 
 def _phantom(arguments: argparse.Namespace) -> int:
     _check_out(arguments.out)
+    from mame_lib.data.manifest import refuse_existing, write
     from mame_lib.data.sources import phantom_source
 
     settings = {name: getattr(arguments, name) for name in ("count", "size", "seed", "vendor")}
-    return _write_manifest(arguments, phantom_source(**settings), "phantom", settings, arguments.count)
-
-
-def _prepare_folder(arguments: argparse.Namespace) -> int:
-    _check_out(arguments.out)
-    from mame_lib.data.sources import WINDOW_PERCENTILE, folder_source
-
-    salt = None if arguments.salt is None else arguments.salt.encode()
-    items = folder_source(arguments.folder, arguments.size, salt=salt)
-    # Neither the salt nor the path of the source: the one is secret, the other may hold a name.
-    settings = {"size": arguments.size, "window_percentile_above_8_bits": WINDOW_PERCENTILE}
-    return _write_manifest(arguments, items, "folder", settings, None)
-
-
-def _write_manifest(
-    arguments: argparse.Namespace, items: Any, source: str, settings: dict[str, Any], total: int | None
-) -> int:
-    from mame_lib.data.manifest import refuse_existing, write
-
+    items = phantom_source(**settings)
     refuse_existing(arguments.out, overwrite=arguments.overwrite)  # before the progress bar appears
-    progress = _progress(items, total, "image")
-    manifest = write(arguments.out, progress, source=source, settings=settings, overwrite=arguments.overwrite)
-    splits = manifest.info["counts"]["split"]
-    parts = ", ".join(f"{splits[name]} {name}" for name in sorted(splits))
-    print(f"{arguments.out}: {len(manifest.cases)} images ({parts})")
-    if refused := manifest.info["quarantined"]:
-        print(f"{len(refused)} refused, listed with reasons in {arguments.out / 'dataset.json'}:")
-        for entry in refused[:10]:
-            print(f"  {entry['file']}: {entry['reason']}")
-        if len(refused) > 10:
-            print(f"  and {len(refused) - 10} more")
+    progress = _progress(items, arguments.count, "image")
+    manifest = write(
+        arguments.out, progress, source="phantom", settings=settings, overwrite=arguments.overwrite
+    )
+    print(f"{arguments.out}: {len(manifest.cases)} images ({_splits(manifest)})")
+    return 0
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    _check_out(arguments.out)
+    _check_log(arguments.log, arguments.out)
+    from mame_lib.data.preparation import Options
+    from mame_lib.data.salt import local_salt
+    from mame_lib.data.sources import SOURCES
+    from mame_lib.data.store import prepare
+
+    asked = {"folder": ("table", "columns"), "vindr": ("findings",)}.get(arguments.source, ())
+    extra = {name: value for name in asked if (value := getattr(arguments, name))}
+    cases = SOURCES[arguments.source](arguments.folder, **extra)
+    options = Options(
+        salt=local_salt() if arguments.salt is None else arguments.salt.encode(),
+        size=arguments.size,
+        fit=arguments.fit,
+        intensity=arguments.intensity,
+        for_processing=arguments.for_processing,
+    )
+    # Not the paths of the source and its table: they may hold a name.
+    settings = {name: value if name != "table" else True for name, value in extra.items()}
+    prepared = prepare(
+        cases,
+        arguments.out,
+        options,
+        source=arguments.source,
+        settings=settings,
+        workers=arguments.workers or os.cpu_count() or 1,
+        overwrite=arguments.overwrite,
+        progress=lambda finished, total: _progress(finished, total, "image"),
+    )
+    return _report(prepared, arguments)
+
+
+def _check_log(log: Path | None, out: Path) -> None:
+    if log is not None and out.absolute() in log.absolute().parents:
+        raise InputError(f"--log {log} names files by their paths; write it outside the data set {out}.")
+
+
+def _report(prepared: Any, arguments: argparse.Namespace) -> int:
+    """Counts, Table 1, and the refused files by their paths: on the screen and in the log, not in the data set."""
+    from mame_lib.data.inspection import table_1
+
+    print(f"{arguments.out}: {len(prepared.manifest.cases)} images ({_splits(prepared.manifest)}), {prepared.new} new")
+    print(table_1(prepared.manifest))
+    if dropped := len(prepared.manifest.info["dropped_boxes"]):
+        print(f"{dropped} lesion boxes lie outside the frame and were left out (--fit pad keeps the whole image)")
+    if prepared.refused:
+        print(f"{len(prepared.refused)} refused, with reasons in {arguments.out / 'dataset.json'}:")
+        for entry in prepared.refused[:10]:
+            print(f"  {entry.key}: {entry.reason}")
+        if len(prepared.refused) > 10:
+            print(f"  and {len(prepared.refused) - 10} more; --log FILE lists them all")
+    if arguments.log is not None:
+        lines = (f"{entry.key}\t{entry.reason}\n" for entry in prepared.refused)
+        arguments.log.write_text("".join(lines), encoding="utf-8")
+    return 0
+
+
+def _splits(manifest: Any) -> str:
+    return ", ".join(f"{number} {name}" for name, number in manifest.info["counts"]["split"].items())
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from mame_lib.data.inspection import contact_sheet, summary
+    from mame_lib.data.manifest import load
+
+    data = load(arguments.data)
+    folder = arguments.data.absolute()
+    sheet = arguments.sheet or folder.with_name(f"{folder.name}-contact.png")
+    _check_out(sheet)
+    print(summary(data))
+    print(f"\ncontact sheet: {contact_sheet(data, sheet)}")
     return 0
 
 
@@ -215,7 +267,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "phantom": _phantom,
-    "prepare folder": _prepare_folder,
+    "prepare": _prepare,
+    "inspect": _inspect,
     "train": _train,
     "generate": _generate,
     "doctor": _doctor,

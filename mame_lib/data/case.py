@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from mame_lib.errors import InputError
 
@@ -92,3 +94,53 @@ class Case:
     boxes: tuple[tuple[int, int, int, int], ...] = ()
     kept: tuple[float, ...] = ()
     truth: dict[str, float] | None = None  # measured facts: area_ratio, glandular_fraction, …
+
+    def to_line(self) -> str:
+        """One line of metadata.jsonl; the keys that end in `file_name` are those that imagefolder looks for."""
+        values: dict[str, Any] = {
+            "file_name": self.image,
+            "prompt": self.prompt,
+            "id": self.id,
+            "patient": self.patient,
+            "attributes": self.attributes.to_dict(),
+            "boxes": [list(box) for box in self.boxes],
+            "kept": list(self.kept),
+            "split": self.split,
+            "source": self.source,
+            "mask_file_name": self.mask,
+            "lesion_file_name": self.lesion,
+            "truth": self.truth,
+        }
+        return json.dumps(values, ensure_ascii=False)
+
+    @classmethod
+    def from_line(cls, line: str) -> Case:
+        """The inverse of `to_line`; what a hand-made line for imagefolder does not say gets a default.
+
+        Raises
+        ------
+        KeyError, ValueError, TypeError, AttributeError
+            If a key is missing or a value is not of its kind.
+        """
+        values = json.loads(line)
+        name = str(values["file_name"])
+        files = {key: values.get(f"{key}_file_name") for key in ("mask", "lesion")}
+        boxes = cast(
+            "tuple[tuple[int, int, int, int], ...]", tuple(tuple(map(int, b)) for b in values.get("boxes", ()))
+        )
+        if any(len(box) != 4 for box in boxes):
+            raise ValueError("a box needs four numbers")
+        stem = Path(name).stem
+        return cls(
+            id=str(values.get("id", stem)),
+            patient=str(values.get("patient", stem)),
+            image=name,
+            prompt=str(values["prompt"]),
+            attributes=Attributes.from_dict(values.get("attributes") or {}),
+            split=str(values.get("split", "train")),
+            source=str(values.get("source", "unknown")),
+            boxes=boxes,
+            kept=tuple(map(float, values.get("kept", ()))),
+            truth=values.get("truth"),
+            **{key: None if file is None else str(file) for key, file in files.items()},
+        )

@@ -22,7 +22,7 @@ def complete_or_nothing(root: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         partial.chmod(0o777 & ~umask)  # mkdtemp makes it private
-        _replace_folder(partial, root)
+        replace_folder(partial, root)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         for parent in made:
@@ -31,10 +31,11 @@ def complete_or_nothing(root: Path) -> Iterator[Path]:
         raise
 
 
-def _replace_folder(partial: Path, root: Path) -> None:
-    """Rename `partial` to `root`; an old manifest is set aside first and deleted last."""
+def replace_folder(partial: Path, root: Path) -> None:
+    """Rename `partial` to `root`; an old folder is set aside as `.NAME.old` first and deleted last."""
     if root.is_dir() and any(root.iterdir()):
-        aside = partial.with_suffix(".old")
+        aside = root.with_name(f".{root.name}.old")
+        shutil.rmtree(aside, ignore_errors=True)
         os.replace(root, aside)
         try:
             os.replace(partial, root)

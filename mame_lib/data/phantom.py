@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from mame_lib.data import anatomy
 from mame_lib.data.case import AREAS, DENSITIES, VENDORS, VIEWS, Attributes
+from mame_lib.data.looks import LOOKS, present
 from mame_lib.data.texture import F32, Stream, along, cell_distances, power_law_field, standardized
 from mame_lib.errors import InputError
 
@@ -29,28 +30,8 @@ GLANDULAR_RANGES = {
 }
 _THICKNESS_MM = {"very low": 60.0, "low": 55.0, "high": 47.0, "very high": 40.0}
 _SLICES = 10
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a vendor turns attenuation into gray: width of the image in mm, then the tone curve."""
-
-    side_mm: float
-    floor: float  # gray of pure fat, 0..1
-    span: float
-    gain: float
-    gamma: float
-    sharpen: float
-    sharpen_sigma: float  # fraction of the side
-    skin: float
-    rim: float  # share of the thickness roll-off that the vendor leaves visible
-    noise: float
-
-
-LOOKS = {
-    "hologic": Look(179.0, 0.170, 0.60, 1.0, 1.10, 0.40, 0.016, 0.24, 0.06, 0.005),
-    "siemens": Look(238.0, 0.175, 0.47, 0.80, 1.00, 0.25, 0.010, 0.10, 0.10, 0.004),
-}
+# Meshes of strands: cells across the breast, stretch toward the nipple, weight.
+_MESHES = ((4.2, 1.35, 1.0), (6.4, 1.5, 0.9), (10.0, 1.7, 0.6), (16.0, 1.7, 0.6), (26.0, 1.5, 0.5))
 
 
 @dataclass(frozen=True)
@@ -92,7 +73,7 @@ def draw(attributes: Attributes | None = None, *, size: int = 128, seed: int = 0
     shape = anatomy.build_shape(rng, asked.view, area, size, look.side_mm)
     thick = anatomy.thickness(shape.skin_mm, full_mm)
     gland, septa = _tissue(stream, shape, thick, target)
-    image = _present(stream, shape, thick, gland, septa, look)
+    image = present(stream, shape, thick, gland, septa, look, full_mm=full_mm)
     volume = float(thick[shape.mask].sum())
     fraction = float((gland * thick)[shape.mask].sum()) / volume
     muscle = shape.pectoral > 0.5
@@ -158,12 +139,15 @@ def _walls(stream: Stream, u: F32, v: F32, size: int) -> tuple[F32, F32]:
     """Strands between fat lobules (walls of cells drawn out toward the nipple), and the lobules' cores."""
     walls = np.zeros_like(u)
     cores = np.zeros_like(u)
-    for layer, (cells, stretch, weight) in enumerate(((4.2, 1.35, 1.0), (6.4, 1.5, 0.9), (10.0, 1.7, 0.6))):
+    for layer, (cells, stretch, weight) in enumerate(_MESHES):
+        if 2.2 * cells > 0.25 * size:
+            break  # walls of this mesh would be thinner than a pixel
         first, second = cell_distances(stream, 30 + layer, u * (cells / stretch) + 40, v * cells + 40)
         patchy = power_law_field(stream, 40 + layer, size, 3.0, low=4.0)
         width = np.float32(max(0.11, 2.2 * cells / size))  # never thinner than a pixel, or it would alias
         walls += weight * np.exp(-((second - first) / width)) * np.clip(0.5 + 0.5 * patchy, 0, 1.7)
-        cores += weight * np.exp(-((first / 0.45) ** 2))
+        if layer < 3:  # finer lobules have no visible core
+            cores += weight * np.exp(-((first / 0.45) ** 2))
     return walls, cores
 
 
@@ -173,8 +157,8 @@ def _fibers(stream: Stream, shape: anatomy.Shape) -> F32:
     toward = np.arctan2(shape.nipple[1] - shape.y, shape.nipple[0] + 0.05 - shape.x)
     angle = toward + 0.35 * power_law_field(stream, 50, size, 3.5, low=2.0, high=6.0)
     across = angle + 0.8 + 0.5 * power_law_field(stream, 51, size, 3.5, low=2.0, high=6.0)
-    coarse = power_law_field(stream, 52, size, 2.4, low=8.0, high=64.0)
-    fine = power_law_field(stream, 53, size, 2.0, low=14.0, high=96.0)
+    coarse = power_law_field(stream, 52, size, 2.4, low=8.0, high=160.0)
+    fine = power_law_field(stream, 53, size, 1.7, low=14.0, high=220.0)
     combed = along(coarse, angle, 0.06 * size, 9) + 0.6 * along(fine, across, 0.04 * size, 9)
     return standardized(combed.astype(np.float32), shape.mask)
 
@@ -235,39 +219,3 @@ def _saturate(amount: F32, thick: F32, target: float) -> F32:
         slope = float((values * np.exp(-scale * values)) @ weight)
         scale = max(scale + (target - filled) / max(slope, 1e-6), 0.2 * scale)  # Newton on a concave function
     return np.asarray(1 - np.exp(-np.float32(scale) * amount), np.float32)
-
-
-def _muscle(stream: Stream, shape: anatomy.Shape, strength: float) -> F32:
-    """Attenuation contrast of the pectoral muscle: thicker toward the corner, streaked along its edge."""
-    size = shape.mask.shape[0]
-    streaks = power_law_field(stream, 70, size, 2.6, low=3.0, high=48.0)
-    wedge = 1.15 - 0.55 * (shape.x + shape.y)
-    return np.asarray(shape.pectoral * strength * (wedge + 0.12 * streaks), np.float32)
-
-
-def _present(
-    stream: Stream, shape: anatomy.Shape, thick: F32, gland: F32, septa: F32, look: Look
-) -> NDArray[np.uint8]:
-    """FOR PRESENTATION gray values: contrast of gland over fat, equalized rim, tone curve, noise."""
-    size = shape.mask.shape[0]
-    rng = stream.generator(3)
-    mask = shape.mask
-    pixel_mm = look.side_mm / size
-    contrast = gland * thick + _muscle(stream, shape, rng.uniform(0.27, 0.40))
-    contrast += septa * thick * (1 - 0.4 * shape.pectoral) * (1 - 0.6 * gland)
-    # 1.88 = mu_fat / (mu_gland - mu_fat) at 20 keV: what is left of the missing thickness at the rim
-    contrast -= 1.88 * look.rim * (1 - thick)
-    # the skin is 1.5 mm thick: where a pixel is larger, its contrast is diluted
-    line_mm = max(1.8, 0.8 * pixel_mm)
-    contrast += look.skin * (1.8 / line_mm) ** 0.5 * np.exp(-((shape.skin_mm / line_mm) ** 2))
-    away = np.hypot(shape.x - shape.nipple[0], (shape.y - shape.nipple[1]) * 0.8)
-    contrast += rng.uniform(0.1, 0.35) * np.exp(-((away / 0.02) ** 2))
-    sigma = max(look.sharpen_sigma * size, 0.7)
-    contrast = contrast * mask
-    cover = ndimage.gaussian_filter(mask.astype(np.float32), sigma) + 1e-3
-    contrast += look.sharpen * (contrast - ndimage.gaussian_filter(contrast, sigma) / cover) * mask
-    contrast = np.clip(contrast, -0.25, 1.6)
-    tone = look.floor + look.span * (1 - np.exp(-1.2 * look.gain * contrast)) / (1 - np.exp(-1.2))
-    gray = np.clip(tone, 0.02, 1) ** look.gamma
-    gray += look.noise * rng.standard_normal(gray.shape, dtype=np.float32)
-    return np.asarray(np.clip(np.rint(255 * gray * shape.coverage), 1, 255) * mask, np.uint8)

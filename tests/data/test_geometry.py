@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mame_lib.data.geometry import SquareTransform, face_left, faces_right, left_gap, to_square
+from mame_lib.data.geometry import SquareTransform, face_left, faces_right, left_gap, tissue_kept, to_square
 from mame_lib.errors import InputError
 
 MATRICES = [((4096, 3328), 630, 59), ((3328, 2560), 665, 76), ((3518, 2800), 643, 66)]
@@ -119,3 +119,87 @@ def test_refusals():
     with pytest.raises(InputError, match="gap"):
         SquareTransform(4, 4, 2, gap=4)
     assert left_gap(np.zeros((8, 8))) == 0 and not faces_right(np.zeros((8, 8)))
+
+
+SHAPES = [*(shape for shape, _, _ in MATRICES), (2560, 3328), (300, 300), (97, 61)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_the_transform_has_an_inverse(shape, flip, fit):
+    transform = SquareTransform(*shape, 512, flip=flip, gap=7, fit=fit)
+    box = (11.5, 20.25, 44.0, 51.0)
+    assert transform.source(transform.edges(box)) == pytest.approx(box)
+    assert transform.edges(transform.source(box)) == pytest.approx(box)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_padding_keeps_everything_and_the_chest_wall(shape):
+    height, width = shape
+    transform = SquareTransform(height, width, 128, fit="pad")
+    padded = transform.image(np.ones(shape, np.float32))
+    assert padded.shape == (128, 128) and padded.sum() == pytest.approx(np.prod(transform.resized), rel=1e-3)
+    assert padded[64, 0] == 1 and transform.share((0, 0, width, height)) == pytest.approx(1)
+    assert max(transform.resized) == 128
+    if height > width:  # all black columns are on the side away from the chest wall
+        assert (padded[:, transform.resized[1] :] == 0).all()
+    if width > height:  # and above and below alike, to one row
+        empty = (padded == 0).all(axis=1)
+        assert abs(int(np.argmin(empty)) - int(np.argmin(empty[::-1]))) <= 1
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_padded_image_mask_and_box_agree(flip):
+    picture = np.zeros((300, 200), np.float32)
+    picture[270:295, 20:60] = 1
+    crop, pad = (SquareTransform(300, 200, 256, flip=flip, fit=fit) for fit in ("crop", "pad"))
+    assert crop.box((20, 270, 60, 295)) is None and crop.share((20, 270, 60, 295)) == 0
+    x0, y0, x1, y1 = pad.box((20, 270, 60, 295)) or (0, 0, 0, 0)
+    rows, columns = np.nonzero(pad.mask(picture))
+    assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == pytest.approx((x0, y0, x1, y1), abs=1)
+
+
+def test_share_counts_what_the_crop_cut_and_not_what_lay_outside_the_image():
+    transform = SquareTransform(4096, 3328, 512)
+    top = transform.source((0, 0, 512, 512))[1]  # first source row that is kept, 383.6
+    assert transform.share((100, top - 50, 200, top + 50)) == pytest.approx(0.5, abs=1e-6)
+    assert transform.share((3300, 2000, 3400, 2100)) == pytest.approx(1)  # 72 of its columns are no pixels
+    assert transform.share((3400, 2000, 3500, 2100)) == 0
+    with pytest.raises(InputError, match="turned around"):
+        transform.share((10, 10, 10, 20))
+
+
+@given(st.integers(0, 299), st.integers(0, 199), st.integers(1, 120), st.integers(1, 120), st.booleans())
+def test_share_is_the_share_of_the_pixels(y0, x0, tall, wide, flip):
+    y1, x1 = min(300, y0 + tall), min(200, x0 + wide)
+    picture = np.zeros((300, 200), np.float32)
+    picture[y0:y1, x0:x1] = 1
+    kept = SquareTransform(300, 200, 200, flip=flip).image(picture).sum()  # scale 1: rows 50 to 250 remain
+    share = SquareTransform(300, 200, 200, flip=flip).share((x0, y0, x1, y1))
+    assert share == pytest.approx(kept / picture.sum(), abs=1e-4)
+
+
+def test_labels_keep_their_numbers():
+    labels = np.zeros((300, 200), np.uint8)
+    labels[100:150, 10:60], labels[160:200, 100:180] = 3, 70
+    stored = SquareTransform(300, 200, 64).labels(labels)
+    assert set(np.unique(stored)) == {0, 3, 70} and stored.dtype == np.int32
+
+
+def test_tissue_that_the_crop_loses():
+    picture = np.zeros((300, 200), np.float32)
+    picture[:, :80] = 1  # reaches both ends of the film
+    assert tissue_kept(picture, SquareTransform(300, 200, 64)) == pytest.approx(200 / 300, abs=0.01)
+    assert tissue_kept(picture, SquareTransform(300, 200, 64, fit="pad")) == 1
+    assert tissue_kept(np.zeros((300, 200)), SquareTransform(300, 200, 64)) == 1
+
+
+def test_large_images_are_judged_on_a_thumbnail():
+    large = half_breast(2400, 1800, right=True)
+    assert faces_right(large) and abs(left_gap(np.pad(large[:, ::-1], ((0, 0), (140, 0)))) - 140) <= 8
+
+
+def test_unknown_fit_is_refused():
+    with pytest.raises(InputError, match="fit 'stretch'"):
+        to_square(np.zeros((8, 8)), 4, fit="stretch")
