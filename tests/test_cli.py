@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import mame_lib
+from mame_lib.arguments import FITS, INTENSITIES, SOURCE_HELP
 from mame_lib.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,6 +61,19 @@ def tree(folder):
         ("prepare folder file --out a", "not a folder"),
         ("prepare folder empty --out a", "no image"),
         ("prepare folder empty --out a/b/c", "no image"),
+        ("prepare vindr empty --out a", "breast-level_annotations.csv"),
+        ("prepare omidb empty --out a", "data"),
+        ("prepare cbis empty --out a", "case_description"),
+        ("prepare pacs empty --out a", "'pacs'"),
+        ("prepare folder empty --out a --fit stretch", "'stretch'"),
+        ("prepare folder empty --out a --intensity 4096", "'4096'"),
+        ("prepare folder empty --out a --workers 0", "--workers: 0 is out of range"),
+        ("prepare folder empty --out a --columns patient", "NAME=COLUMN"),
+        ("prepare folder empty --out a --table nothing.csv", "nothing.csv"),
+        ("prepare vindr empty --out a --findings ,", "--findings"),
+        ("prepare folder empty --out a --log a/log.tsv", "outside the data set"),
+        ("inspect nothing", "nothing does not exist"),
+        ("inspect empty", "no metadata.jsonl"),
         ("train --data nothing --out r --steps 1", "nothing does not exist"),
         ("train --data empty --out r --steps 0", "--steps: 0 is out of range"),
         ("train --data empty --out r", "--steps"),
@@ -110,21 +124,70 @@ def test_phantom(here, capsys):
     assert main(command) == 2
     assert main([*command, "--overwrite"]) == 0
     assert tree(here / "deep") == sorted(
-        ["down", "down/data", "down/data/dataset.json", "down/data/images", "down/data/masks"]
+        ["down", "down/data", "down/data/dataset.json"]
+        + [f"down/data/{kind}" for kind in ("images", "lesions", "masks")]
         + [f"down/data/{kind}/00000{k}.png" for kind in ("images", "masks") for k in range(4)]
         + ["down/data/metadata.jsonl"]
     )
 
 
-def test_prepare_folder_reports_what_it_refused(here, capsys):
-    y, x = np.mgrid[0:128, 0:96]
-    breast = np.where(np.hypot((y - 64) / 50, x / 60) < 1, 180, 0).astype(np.uint8)
-    Image.fromarray(breast).save(here / "full" / "1_L_CC.png")
-    (here / "full" / "bad.png").touch()
-    assert main(["prepare", "folder", "full", "--out", "data", "--size", "64"]) == 0
+@pytest.fixture
+def clinic(here, monkeypatch):
+    """Three pictures of one patient, one damaged file, and a salt that is not this computer's."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(here / "config"))
+    y, x = np.mgrid[0:160, 0:120]
+    breast = np.where(np.hypot((y - 80) / 60, x / 70) < 1, 180 - x, 0).astype(np.uint8)
+    (here / "clinic").mkdir()
+    for name in ("7_L_CC", "7_L_MLO", "7_R_CC"):
+        pixels = breast[:, ::-1] if "_R_" in name else breast
+        Image.fromarray(np.ascontiguousarray(pixels)).save(here / "clinic" / f"{name}.png")
+    (here / "clinic" / "bad.png").touch()
+    return here
+
+
+def test_prepare_reports_what_it_refused(clinic, capsys):
+    command = ["prepare", "folder", "clinic", "--out", "data", "--size", "64", "--workers", "1", "--log", "log.tsv"]
+    assert main(command) == 0
     out, err = capsys.readouterr()
-    assert "1 images" in out and "bad.png: it cannot be read" in out and not err
-    assert "full" not in (here / "data" / "dataset.json").read_text()
+    assert "3 images" in out and "3 new" in out and "bad.png: it cannot be read" in out and not err
+    assert [line.split()[-1] for line in out.splitlines() if line.startswith("total")] == ["3"]
+    text = (clinic / "data" / "dataset.json").read_text()
+    assert "clinic" not in text and "bad.png" not in text and "it cannot be read" in text
+    assert (clinic / "log.tsv").read_text().startswith("bad.png\tit cannot be read")
+    before = tree(clinic)
+    assert main(command) == 0
+    assert "0 new" in capsys.readouterr().out and tree(clinic) == before
+    assert main([*command, "--fit", "pad"]) == 2
+    assert "fit (crop)" in capsys.readouterr().err
+    assert main([*command, "--fit", "pad", "--overwrite"]) == 0
+
+
+def test_prepare_takes_a_table(clinic, capsys):
+    (clinic / "clinic" / "t.csv").write_text(
+        "Image,birads,maker,xmin,ymin,xmax,ymax\n7_L_CC.png,C,SIEMENS AG,10,60,30,90\n7_L_MLO.png,B,Hologic,,,,\n"
+    )
+    columns = "file=Image,density=birads,vendor=maker"
+    command = ["prepare", "folder", "clinic", "--table", "clinic/t.csv", "--columns", columns, "--out", "data"]
+    assert main([*command, "--size", "64", "--workers", "1"]) == 0
+    cases = [json.loads(line) for line in (clinic / "data" / "metadata.jsonl").read_text().splitlines()]
+    by_view = {(c["attributes"].get("view"), c["attributes"].get("laterality")): c for c in cases}
+    lesion = by_view["CC", "L"]
+    assert lesion["boxes"] and lesion["lesion_file_name"] and lesion["attributes"]["density"] == "high"
+    assert lesion["prompt"] == "a mammogram with a lesion" and lesion["attributes"]["vendor"] == "siemens"
+    assert by_view["MLO", "L"]["attributes"]["density"] == "low"
+
+
+def test_inspect(clinic, capsys):
+    assert main(["prepare", "folder", "clinic", "--out", "data", "--size", "64", "--workers", "1"]) == 0
+    capsys.readouterr()
+    before = tree(clinic / "data")
+    assert main(["inspect", "data"]) == 0
+    out = capsys.readouterr().out
+    assert "3 images of 1 patients" in out and "laterality" in out and "1 files refused" in out
+    with Image.open(clinic / "data-contact.png") as sheet:
+        assert sheet.width > 3 * 128
+    assert tree(clinic / "data") == before
+    assert main(["inspect", "data", "--sheet", "sheet.jpg"]) == 2
 
 
 def fake_modules(monkeypatch, calls):
@@ -248,7 +311,7 @@ def test_help_and_version_are_quick_and_import_nothing_heavy():
     code += "; bad = {'numpy', 'torch', 'PIL', 'scipy', 'tqdm'} & set(sys.modules); assert not bad, bad"
     assert run("-c", code).returncode == 0
     assert run("-m", "mame_lib", "--version").stdout == f"mame {mame_lib.__version__}\n"
-    for command in (["phantom"], ["prepare"], ["prepare", "folder"], ["train"], ["generate"], ["doctor"]):
+    for command in (["phantom"], ["prepare"], ["prepare", "folder"], ["inspect"], ["train"], ["generate"], ["doctor"]):
         assert main([*command, "--help"]) == 0
 
 
@@ -299,3 +362,9 @@ def test_lazy_names():
     assert "Mame" in dir(mame_lib)
     with pytest.raises(AttributeError):
         mame_lib.nothing  # noqa: B018
+
+
+def test_the_parser_knows_what_the_library_knows():
+    from mame_lib.data import geometry, grayscale, sources
+
+    assert FITS == geometry.FITS and INTENSITIES == grayscale.INTENSITIES and set(SOURCE_HELP) == set(sources.SOURCES)

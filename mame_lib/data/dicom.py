@@ -1,8 +1,8 @@
 """One DICOM mammogram, ready for display: `read` applies the grayscale chain and forgets the patient.
 
-Order of the chain (DICOM PS3.4, N.2): stored values -> modality LUT -> VOI LUT or window -> 0..1 by the range
-that the transform can put out, never by the brightest pixel of the image -> inverted if MONOCHROME1
--> padding 0.
+Order of the chain (DICOM PS3.4, N.2): stored values -> modality LUT -> VOI LUT or window -> inverted if
+MONOCHROME1 -> 0..1 by the range that the transform can put out, never by the brightest pixel of the image
+-> padding 0 (`grayscale.display`). What is not one plain mammogram is refused with the reason (`dicom_header`).
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ import hashlib
 import math
 import secrets
 import warnings
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mame_lib.data.case import VENDORS, VIEWS, Attributes
+from mame_lib.data import dicom_header, dicom_pixels, dicom_raw, grayscale
+from mame_lib.data.case import Attributes
 from mame_lib.errors import InputError
 
-INSTALL = 'pip install "pydicom>=3"'
-INSTALL_DECODERS = "pip install pylibjpeg pylibjpeg-openjpeg pylibjpeg-libjpeg"
+INSTALL = 'pip install "mame-lib[dicom]"'
+FOR_PROCESSING = ("refuse", "log")
 
-_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2.1"
-_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.2"
-_PROJECTIONS = frozenset({"CR", "DX", "RG", "OT"})  # digitized film may come under these modalities
-_VIEW_CODES = {"R-10242": "CC", "399162004": "CC", "R-10226": "MLO", "399368009": "MLO"}
+_BESIDES = 64 * 2**20  # bytes that a header may have beside its pixels
+_DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,15 @@ class DicomImage:
 
     pixels: float32 [h, w], 0..1, breast bright on dark. attributes: vendor, view and laterality where the
     header knows them. patient: 16 hex digits of a salted hash. spacing: (row, column) pitch in mm, if stated.
+    facts: bits_stored, white_point and more of the grayscale transform. maker: see `dicom_header.maker`.
     """
 
     pixels: NDArray[np.float32]
     attributes: Attributes
     patient: str
     spacing: tuple[float, float] | None
+    facts: dict[str, float] = field(default_factory=dict)
+    maker: str = ""
 
 
 def pseudonym(identity: str, salt: bytes) -> str:
@@ -49,48 +52,75 @@ def pseudonym(identity: str, salt: bytes) -> str:
     return hashlib.sha256(salt + b"\0" + identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def read(path: str | Path, *, salt: bytes | None = None) -> DicomImage:
+def read(
+    path: str | Path,
+    *,
+    salt: bytes | None = None,
+    intensity: str = "vendor",
+    for_processing: str = "refuse",
+    patient: str = "",
+) -> DicomImage:
     """Read the mammogram at `path`; no other field of the header leaves this function.
 
     salt: secret of the data set, the same for all of its files. Without one, a fresh random salt is
-    used and forgotten, so that two calls give the same patient two names.
+    used and forgotten, so that two calls give the same patient two names. intensity: what becomes 1, see
+    `grayscale.display`. for_processing: "refuse" raw detector data, or show them by "log" (`dicom_raw`).
+    patient: the source's own name of the patient; without it the header's id, else its study, else the file
+    name is hashed.
 
     Raises
     ------
     InputError
-        "<path>: <reason>" if the file is no DICOM, no mammogram, has no pixels or several frames, is FOR
-        PROCESSING (raw), cannot be decoded, or if pydicom is not installed.
+        "<path>: <reason>" if the file is no DICOM, is not one plain mammogram (`dicom_header.refuse`), its pixels
+        cannot be decoded (`dicom_pixels.stored_values`), its transform is broken, or pydicom is not installed.
+        Without a path, if a setting is unknown.
     """
+    if for_processing not in FOR_PROCESSING:
+        raise InputError(f"for_processing {for_processing!r} is unknown; use {' or '.join(FOR_PROCESSING)}.")
+    if intensity not in grayscale.INTENSITIES:
+        raise InputError(f"intensity {intensity!r} is unknown; use one of {', '.join(grayscale.INTENSITIES)}.")
+    path, salt = Path(path), secrets.token_bytes(16) if salt is None else salt
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # de-identified files break rules of form that do not matter here
-            return _read(Path(path), secrets.token_bytes(16) if salt is None else salt)
+            return _read(path, salt, intensity, for_processing, patient)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-def _read(path: Path, salt: bytes) -> DicomImage:
-    dataset = _open(path)
-    _refuse(dataset)
-    stored = _decode(dataset)
+def _read(path: Path, salt: bytes, intensity: str, for_processing: str, patient: str) -> DicomImage:
+    dataset = _open(path, pixels=False)
     try:
-        pixels = _display(stored, dataset)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
-        raise InputError(
-            f"its grayscale transform (modality LUT, VOI LUT or window) is broken: {error}."
-        ) from error
-    identity = str(dataset.get("PatientID") or dataset.get("StudyInstanceUID") or path.stem)
-    return DicomImage(pixels, _attributes(dataset), pseudonym(identity, salt), _spacing(dataset))
+        dicom_header.refuse(dataset, for_processing=for_processing == "log")
+        attributes, maker = dicom_header.attributes(dataset), dicom_header.maker(dataset)
+        name = patient or str(dataset.get("PatientID") or dataset.get("StudyInstanceUID") or path.stem)
+        spacing, raw = _spacing(dataset), dicom_header.is_raw(dataset)
+        _bounded(path, dataset)
+    except InputError:
+        raise
+    except Exception as error:  # pydicom converts a field when it is asked for, and fails in many ways
+        raise _damaged(error) from error
+    dataset = _open(path, pixels=True)
+    stored = dicom_pixels.stored_values(dataset)
+    if raw:
+        pixels, facts = dicom_raw.attenuation(stored, dataset)
+    else:
+        pixels, facts = grayscale.display(stored, dataset, intensity=intensity, vendor=attributes.vendor)
+    return DicomImage(pixels, attributes, pseudonym(name, salt), spacing, facts, maker)
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, *, pixels: bool) -> Any:
     try:
         import pydicom
         from pydicom.errors import InvalidDicomError
     except ImportError as error:
         raise InputError(f"reading DICOM files needs pydicom; install it with: {INSTALL}") from error
     try:
-        return pydicom.dcmread(path)
+        if not pixels and pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED:
+            _check_deflated(path)
+        return pydicom.dcmread(path, stop_before_pixels=not pixels)
+    except InputError:
+        raise
     except InvalidDicomError as error:
         raise InputError("it is not a DICOM file, whatever its name says.") from error
     except FileNotFoundError as error:
@@ -98,129 +128,37 @@ def _open(path: Path) -> Any:
     except OSError as error:
         raise InputError(f"it cannot be opened: {error.strerror or 'input/output error'}.") from error
     except Exception as error:  # a damaged header can fail in many ways, and each is the file's fault
-        raise InputError(f"its DICOM header is damaged ({type(error).__name__}).") from error
+        raise _damaged(error) from error
 
 
-def _refuse(dataset: Any) -> None:
-    """Raise InputError for what is not one displayable mammogram."""
-    modality = str(dataset.get("Modality", "")).upper()
-    uid = str(dataset.get("SOPClassUID", ""))
-    intent = str(dataset.get("PresentationIntentType", "")).upper()
-    breast = str(dataset.get("BodyPartExamined", "")).upper() == "BREAST" or _view(dataset) is not None
-    if uid == _FOR_PROCESSING or intent == "FOR PROCESSING":
-        raise InputError(
-            "it is FOR PROCESSING (raw detector data); export the FOR PRESENTATION image instead."
-        )
-    known = modality == "MG" or uid == _FOR_PRESENTATION
-    if not known and not (breast and (not modality or modality in _PROJECTIONS)):
-        raise InputError(
-            f"it is not a mammogram (modality {modality or 'not stated'}); modality MG is expected."
-        )
-    if "PixelData" not in dataset or not dataset.PixelData:
-        raise InputError("it holds a header but no pixel data.")
-    if int(dataset.get("NumberOfFrames") or 1) > 1:
-        raise InputError("it holds several frames (tomosynthesis); one two-dimensional image is expected.")
-    kind = str(dataset.get("PhotometricInterpretation", ""))
-    if int(dataset.get("SamplesPerPixel") or 1) != 1 or kind not in ("MONOCHROME1", "MONOCHROME2"):
-        raise InputError(
-            f"its photometric interpretation is {kind or 'not stated'}; MONOCHROME1 or 2 is expected."
-        )
+def _damaged(error: Exception) -> InputError:
+    """The type alone: the text of the error may quote the header."""
+    return InputError(f"its DICOM header is damaged ({type(error).__name__}).")
 
 
-def _decode(dataset: Any) -> NDArray[Any]:
-    """Stored values, integers [h, w]."""
-    try:
-        stored = np.asarray(dataset.pixel_array)
-    except Exception as error:
-        syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
-        if syntax is not None and getattr(syntax, "is_compressed", False):
-            reason = (
-                f"its pixels ({syntax.name}) cannot be decoded; if a decoder is missing: {INSTALL_DECODERS}"
-            )
-        else:
-            reason = "its pixel data do not fit its header (truncated file?)."
-        raise InputError(reason) from error
-    if stored.ndim != 2 or min(stored.shape) < 1:
-        raise InputError(f"its pixels have shape {stored.shape}; one gray image [h, w] is expected.")
-    return stored
+def _check_deflated(path: Path) -> None:
+    """Refuse a deflated file that unfolds to more than any mammogram: pydicom would unfold it all."""
+    from pydicom.filereader import read_file_meta_info
+
+    data = path.read_bytes()
+    start = 144 + int(read_file_meta_info(path).get("FileMetaInformationGroupLength") or 0)  # preamble to length
+    unfold = zlib.decompressobj(-zlib.MAX_WBITS)
+    size = 0
+    while data := unfold.unconsumed_tail if size else data[start:]:
+        part = len(unfold.decompress(data, 2**24))
+        size += part
+        if not part:
+            break
+        if size > 2 * dicom_pixels.LARGEST + _BESIDES:
+            raise InputError("it unfolds to more bytes than any mammogram has.")
 
 
-def _display(stored: NDArray[Any], dataset: Any) -> NDArray[np.float32]:
-    """Stored values [h, w] -> 0..1 as a workstation would show them."""
-    padding = _padding(stored, dataset)
-    values, low, high = _modality(stored, dataset)
-    values, low, high = _voi(values, low, high, dataset)
-    if not high > low:
-        raise ValueError(f"output range {low} to {high} is empty")
-    pixels = np.clip((values.astype(np.float32) - low) / (high - low), 0.0, 1.0)  # [h, w]
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        pixels = 1.0 - pixels  # low values are bright; about the range, not about the image's own maximum
-    pixels[padding] = 0.0
-    if not np.isfinite(pixels).all():
-        raise ValueError("it makes values that are not finite")
-    return pixels.astype(np.float32)
-
-
-def _padding(stored: NDArray[Any], dataset: Any) -> NDArray[np.bool_]:
-    """Pixels that were never exposed, [h, w]: the padding value, or its range (PS3.3, C.7.5.1.1.2)."""
-    value = dataset.get("PixelPaddingValue")
-    if value is None:
-        return np.zeros(stored.shape, bool)
-    limit = dataset.get("PixelPaddingRangeLimit", value)
-    first, last = sorted((int(value), int(value if limit is None else limit)))
-    return (stored >= first) & (stored <= last)
-
-
-def _modality(stored: NDArray[Any], dataset: Any) -> tuple[NDArray[Any], float, float]:
-    """After the modality LUT or rescale: values and the range that they can take."""
-    from pydicom.pixels import apply_modality_lut
-
-    values = apply_modality_lut(stored, dataset)
-    if dataset.get("ModalityLUTSequence"):
-        return values, 0.0, 2.0 ** int(dataset.ModalityLUTSequence[0].LUTDescriptor[2]) - 1
-    bits = int(dataset.BitsStored)
-    signed = int(dataset.get("PixelRepresentation") or 0) == 1
-    ends = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
-    if dataset.get("RescaleSlope") is None:
-        return values, *ends
-    slope, intercept = float(dataset.RescaleSlope), float(dataset.get("RescaleIntercept") or 0)
-    low, high = sorted(end * slope + intercept for end in ends)
-    return values, low, high
-
-
-def _voi(values: NDArray[Any], low: float, high: float, dataset: Any) -> tuple[NDArray[Any], float, float]:
-    """After the first VOI LUT, else the first window, else unchanged: values and their range."""
-    from pydicom.pixels import apply_voi_lut
-
-    if dataset.get("VOILUTSequence"):
-        entries, first, bits = (int(number) for number in dataset.VOILUTSequence[0].LUTDescriptor)
-        # Clipped first: pydicom casts to the LUT's own integer type, where larger values would wrap.
-        index = np.clip(np.rint(values), first, first + (entries or 2**16) - 1).astype(np.int32)
-        return apply_voi_lut(index, dataset, index=0, prefer_lut=True), 0.0, 2.0**bits - 1
-    if dataset.get("WindowCenter") is None or dataset.get("WindowWidth") is None:
-        return values, low, high
-    # The window says itself what range it puts out: ask it for the ends of the number line.
-    ends = apply_voi_lut(np.array([-1e15, 1e15]), dataset, index=0)
-    return apply_voi_lut(values, dataset, index=0), float(ends.min()), float(ends.max())
-
-
-def _view(dataset: Any) -> str | None:
-    """CC or MLO; None for every other view (magnification, LM, XCCL, …)."""
-    position = str(dataset.get("ViewPosition") or "").strip().upper()
-    if position:
-        return position if position in VIEWS else None
-    for item in dataset.get("ViewCodeSequence") or []:
-        if view := _VIEW_CODES.get(str(item.get("CodeValue", ""))):
-            return view
-    return None
-
-
-def _attributes(dataset: Any) -> Attributes:
-    """Vendor by the Manufacturer field, view and laterality, as far as the header states them."""
-    maker = str(dataset.get("Manufacturer") or "").lower()
-    vendor = next((name for name in VENDORS if name in maker), None)
-    side = str(dataset.get("ImageLaterality") or dataset.get("Laterality") or "").strip().upper()
-    return Attributes(vendor=vendor, view=_view(dataset), laterality=side if side in ("L", "R") else None)
+def _bounded(path: Path, dataset: Any) -> None:
+    """Refuse, before its pixels are read, a file whose size does not go with the image that its header states."""
+    rows, columns = dicom_pixels.shape(dataset)
+    layout = grayscale.Layout.of(dataset)
+    if path.stat().st_size > 2 * rows * columns * layout.allocated // 8 + _BESIDES:
+        raise InputError("it is far larger than the image that its header states.")
 
 
 def _spacing(dataset: Any) -> tuple[float, float] | None:

@@ -30,6 +30,7 @@ GLANDULAR_RANGES = {
 }
 _THICKNESS_MM = {"very low": 60.0, "low": 55.0, "high": 47.0, "very high": 40.0}
 _SLICES = 10
+_HAIR = 1.2  # weight of the finest strands; brings the power-law exponent from 3.5 to that of real tissue
 # Meshes of strands: cells across the breast, stretch toward the nipple, weight.
 _MESHES = ((4.2, 1.35, 1.0), (6.4, 1.5, 0.9), (10.0, 1.7, 0.6), (16.0, 1.7, 0.6), (26.0, 1.5, 0.5))
 
@@ -152,15 +153,17 @@ def _walls(stream: Stream, u: F32, v: F32, size: int) -> tuple[F32, F32]:
 
 
 def _fibers(stream: Stream, shape: anatomy.Shape) -> F32:
-    """Fine strands combed toward the nipple, and fainter ones across; mean 0, sd 1 inside the breast."""
+    """Strands combed toward the nipple, fainter ones across, and fine hair; mean 0, sd 1 inside the breast."""
     size = shape.mask.shape[0]
     toward = np.arctan2(shape.nipple[1] - shape.y, shape.nipple[0] + 0.05 - shape.x)
     angle = toward + 0.35 * power_law_field(stream, 50, size, 3.5, low=2.0, high=6.0)
     across = angle + 0.8 + 0.5 * power_law_field(stream, 51, size, 3.5, low=2.0, high=6.0)
-    coarse = power_law_field(stream, 52, size, 2.4, low=8.0, high=160.0)
-    fine = power_law_field(stream, 53, size, 1.7, low=14.0, high=220.0)
+    tangled = angle + 0.6 * power_law_field(stream, 55, size, 3.0, low=4.0, high=16.0)
+    coarse = power_law_field(stream, 52, size, 2.4, low=8.0, high=64.0)
+    fine = power_law_field(stream, 53, size, 2.0, low=14.0, high=96.0)
+    hair = power_law_field(stream, 54, size, 1.2, low=30.0, high=200.0)
     combed = along(coarse, angle, 0.06 * size, 9) + 0.6 * along(fine, across, 0.04 * size, 9)
-    return standardized(combed.astype(np.float32), shape.mask)
+    return standardized(combed + _HAIR * along(hair, tangled, 0.014 * size, 9), shape.mask)
 
 
 def _tissue(stream: Stream, shape: anatomy.Shape, thick: F32, target: float) -> tuple[F32, F32]:

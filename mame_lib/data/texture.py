@@ -111,8 +111,8 @@ def along(field: F32, angle: F32, reach: float, steps: int) -> F32:
     for offset in np.linspace(-reach, reach, steps, dtype=np.float32):
         column = np.rint(x + offset * across).astype(np.int32) % size
         row = np.rint(y + offset * down).astype(np.int32) % size
-        total += field[row, column]
-    return total / np.float32(steps)
+        total += field.take(row * size + column)
+    return np.asarray(total / np.float32(steps), np.float32)
 
 
 def standardized(field: F32, inside: NDArray[np.bool_]) -> F32:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mame_lib.data.case import Attributes
-from mame_lib.data.manifest import Item, Quarantined, load, split_of, write
+from mame_lib.data.manifest import Item, load, split_of, write
 from mame_lib.errors import InputError
 
 
@@ -30,15 +30,17 @@ def test_write_and_load(tmp_path):
     mask = np.eye(64, dtype=bool)
     items = [
         item(0),
-        Quarantined("sub/bad.png", "it is bad"),
-        item(1, mask=mask, boxes=box, truth={"area_ratio": 0.5}),
+        item(1, mask=mask, lesion=~mask, boxes=box, kept=(0.75,), truth={"area_ratio": 0.5}, split="test"),
     ]
     written = write(tmp_path / "a" / "set", items, source="test", settings={"x": 1})
     read = load(tmp_path / "a" / "set")
     assert read == written
     assert read.cases[1].boxes == box and read.cases[1].truth == {"area_ratio": 0.5}
     assert read.cases[0].mask is None and read.cases[1].mask == "masks/000001.png"
-    assert read.info["quarantined"] == [{"file": "sub/bad.png", "reason": "it is bad"}]
+    assert read.cases[1].kept == (0.75,) and read.cases[1].lesion == "lesions/000001.png"
+    assert np.array_equal(read.lesion(read.cases[1]), ~mask) and not read.lesion(read.cases[0]).any()
+    assert read.split("test") == [read.cases[1]] and read.info["counts"]["split"]["test"] == 1
+    assert read.info["quarantined"] == read.info["dropped_boxes"] == []
     assert read.info["counts"]["view"] == {"CC": 2} and read.info["counts"]["vendor"] == {"not said": 2}
     assert read.info["settings"] == {"x": 1} and read.info["cases"] == 2 and read.info["library_version"]
     assert np.array_equal(read.image(read.cases[1]), np.full((64, 64), 1, np.uint8))
@@ -70,8 +72,8 @@ def test_splits_go_by_patient(tmp_path):
     assert load(tmp_path / "set").split("validation") == [
         case for case in cases if case.split == "validation"
     ]
-    with pytest.raises(InputError, match="train or validation"):
-        load(tmp_path / "set").split("test")
+    with pytest.raises(InputError, match="train, validation, test"):
+        load(tmp_path / "set").split("all")
 
 
 def test_there_is_always_a_training_case(tmp_path):
@@ -94,8 +96,6 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, error):
 def test_an_empty_data_set_is_refused(tmp_path):
     with pytest.raises(InputError, match="no image"):
         write(tmp_path / "set", [], source="test", settings={})
-    with pytest.raises(InputError, match=r"a\.png: it is bad"):
-        write(tmp_path / "set", [Quarantined("a.png", "it is bad")], source="test", settings={})
     assert not list(tmp_path.iterdir())
 
 
@@ -152,7 +152,7 @@ def test_a_hand_made_image_folder_can_be_loaded(tmp_path):
             "line 1 is damaged",
         ),
         (lambda root: edit(root, 0, lambda line: line.replace("images/", "../")), "outside"),
-        (lambda root: edit(root, 0, lambda line: line.replace('"train"', '"test"')), "split 'test'"),
+        (lambda root: edit(root, 0, lambda line: line.replace('"train"', '"exam"')), "split 'exam'"),
         (
             lambda root: (root / "images" / "000001.png").unlink(),
             r"000001.png is missing, but metadata.jsonl, line 2",
