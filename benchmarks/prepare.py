@@ -38,7 +38,6 @@ from mame_lib.data.store import prepare
 
 HEIGHT, WIDTH = 3518, 2800
 SIZE = 512
-JPEG_LOSSLESS = "1.2.840.10008.1.2.4.70"
 DISTINCT = 8  # phantoms; each file adds noise of its own, so that none compresses better than a real one
 
 
@@ -66,7 +65,7 @@ def write_files(folder: Path, count: int, seed: int) -> list[Path]:
             patient=f"SYNTHETIC-{number // 4}",
             spacing_mm=0.085,
             window=(2048, 4096),
-            **({"transfer_syntax": JPEG_LOSSLESS} if number % 4 > 1 else {}),
+            transfer_syntax="jpeg-lossless-sv1" if number % 4 > 1 else "explicit",
         )
         paths.append(path)
     return paths

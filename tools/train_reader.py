@@ -25,13 +25,14 @@ from mame_lib.data.case import VENDORS, VIEWS, Attributes
 from mame_lib.data.masks import breast_mask
 from mame_lib.data.phantom import Phantom, draw
 from mame_lib.evaluation import degradations
-from mame_lib.evaluation.attributes import CUTS
+from mame_lib.evaluation.attributes import DENSITY_CUTS
 from mame_lib.evaluation.reader import INPUT, MAP, WEIGHTS, Frame, Reader, Reading, network_input
 from mame_lib.generation import Mame
 
 TRAIN, CALIBRATE = 3_000_000, 3_100_000  # seeds of the phantoms
 COUNTS = {TRAIN: {128: 5600, 64: 400, 256: 320, 512: 80}, CALIBRATE: {128: 560, 64: 60, 256: 60, 512: 20}}
 EPOCHS, BATCH, RATE = 45, 64, 2e-3
+CUTS = torch.tensor(DENSITY_CUTS).sqrt()
 
 
 class Samples(NamedTuple):
@@ -150,7 +151,7 @@ def estranged(x: Tensor, muscle: Tensor, is_mlo: Tensor, generator: torch.Genera
     down, across = torch.meshgrid(axis, axis, indexing="ij")
     mlo = is_mlo.view(-1, 1, 1, 1)
     top = (0.5 - 0.5 * down)[None, None]  # 1 at the top, 0 at the bottom
-    narrow = 1 + uniform(-0.12, 0.12) * down + mlo * uniform(-0.1, 1.6) * top ** 2
+    narrow = 1 + uniform(-0.12, 0.12) * down + mlo * uniform(-0.1, 1.6) * top**2
     source_x = ((across + 1) * uniform(0.85, 1.3) * narrow - 1 + uniform(0, 0.12))[:, 0]
     source_y = (down * uniform(0.75, 1.1) + uniform(-0.1, 0.1))[:, 0]
     grid = torch.stack([source_x, source_y.expand_as(source_x)], -1)  # [N, s, s, 2]

@@ -65,10 +65,13 @@ def _oblique(rng: np.random.Generator, area: float) -> tuple[F64, float]:
     top, waist = rng.uniform(0.50, 0.78), rng.uniform(0.72, 0.86)
     low, row = rng.uniform(0.05, 0.30), rng.uniform(0.56, 0.68)
     height = float(np.clip((area / 0.42) ** 0.25, 0.84, 1.04))
+    # outside the range of the words (0.20 to 0.74) the breast also shrinks and grows in height, and fills out
+    height = height * min(1.0, (area / 0.20) ** 0.4) + 1.2 * max(0.0, area - 0.74)
+    low -= 0.5 * max(0.0, 0.20 - area) / 0.20
     knots_y = [-0.08, 0.16, 0.36, row - 0.07, row + 0.03, row + 0.55 * (1 - row), 1.06, 1.5]
     knots_x = [0.9 * top, 1.02 * top, waist, 0.975, 1.0, 0.70 + 0.3 * low, low, 0.6 * low]
     y = (np.arange(_FINE) + 0.5) / _FINE
-    edge = PchipInterpolator(knots_y, knots_x)(y / height)
+    edge = np.clip(PchipInterpolator(knots_y, knots_x)(np.minimum(y / height, 1.5)), 0, 1) ** (1 - 2.5 * max(0.0, area - 0.74))
     return np.asarray(edge), row * height
 
 

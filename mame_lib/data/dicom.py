@@ -23,7 +23,7 @@ from mame_lib.data import dicom_header, dicom_pixels, dicom_raw, grayscale
 from mame_lib.data.case import Attributes
 from mame_lib.errors import InputError
 
-INSTALL = 'pip install "mame-lib[dicom]"'
+INSTALL = 'pip install "pydicom>=3"'
 FOR_PROCESSING = ("refuse", "log")
 
 _BESIDES = 64 * 2**20  # bytes that a header may have beside its pixels

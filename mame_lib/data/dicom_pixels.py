@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mame_lib.data.grayscale import Layout
 from mame_lib.errors import InputError
 
-INSTALL_DECODERS = 'pip install "mame-lib[dicom]"'
+INSTALL_DECODERS = "pip install python-gdcm pyjpegls pylibjpeg pylibjpeg-openjpeg pylibjpeg-rle"
 LARGEST = 80_000_000  # pixels; the largest detectors and film scanners stay below 50 million
 _MOST_TILES = 4096  # of a JPEG 2000 image; encoders of mammograms make one
 

@@ -63,11 +63,11 @@ def summary(manifest: Manifest) -> str:
             return sum(by_split[split, f"{name}={row}"] for split in chosen)
 
         parts.append(table(rows, (*splits, "total"), count, name))
-    for key, words in (("quarantined", "files refused"), ("dropped_boxes", "lesion boxes lost in the frame")):
+    for key, title in (("quarantined", "files refused"), ("dropped_boxes", "lesion boxes lost in the frame")):
         reasons = Counter(entry["reason"] for entry in info.get(key, ()))
         if reasons:
             lines = [f"  {n:>6,}  {reason}" for reason, n in reasons.most_common()]
-            parts.append("\n".join([f"{reasons.total():,} {words}", *lines]))
+            parts.append("\n".join([f"{reasons.total():,} {title}", *lines]))
     return "\n\n".join(parts)
 
 

@@ -144,11 +144,14 @@ def _read(case: SourceCase, options: Options) -> _Picture:
         patient = dicom.pseudonym(case.patient or case.key, options.salt)
         return _Picture(gray, case.attributes, patient, facts)
     image = dicom.read(
-        case.path, salt=options.salt, intensity=options.intensity, for_processing=options.for_processing
+        case.path,
+        salt=options.salt,
+        intensity=options.intensity,
+        for_processing=options.for_processing,
+        patient=case.patient,
     )
-    patient = dicom.pseudonym(case.patient, options.salt) if case.patient else image.patient
     attributes = Attributes(**{**image.attributes.to_dict(), **case.attributes.to_dict()})
-    return _Picture(image.pixels, attributes, patient, dict(image.facts), image.spacing)
+    return _Picture(image.pixels, attributes, image.patient, dict(image.facts), image.spacing)
 
 
 def _transform(

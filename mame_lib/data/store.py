@@ -79,7 +79,7 @@ def prepare(
         is at work on it; or if no case of the source can be used.
     """
     root = Path(out).absolute()
-    header = {"source": source, "settings": {**options.settings(), **(settings or {})}}
+    header: dict[str, Any] = {"source": source, "settings": {**options.settings(), **(settings or {})}}
     _finish_interrupted_swap(root)
     known = _complete(root, header, overwrite)
     before = {case.id: case for case in known.cases} if known else {}

@@ -75,7 +75,7 @@ def _linear_weights(size: int, start: float, side: float) -> F32:
 
 def network_input(image: NDArray[np.uint8], mask: Mask, frame: Frame) -> F32:
     """float32 [2, INPUT, INPUT]: gray 0..1 inside the breast (0 outside, whatever the background) and its mask."""
-    inside = image.astype(np.float32) * mask / 255
+    inside = image.astype(np.float32) * mask / np.float32(255)
     return np.stack([frame.average(inside), frame.average(mask.astype(np.float32))])
 
 

@@ -261,7 +261,7 @@ def write_cbis(root: Path) -> Path:
         _, _, patient, side, view = film.split("_")
         density = {"00002": 0, "00004": 3}.get(patient, 2)
         inner = "1.3.6.1.4.1.9590.100.1.2.1/1.3.6.1.4.1.9590.100.1.2.2"  # not the folders of the download
-        tables.setdefault((kind.lower(), split.lower()), []).append({
+        tables.setdefault((kind.lower(), split.lower().removesuffix("ing")), []).append({
             "patient_id": f"P_{patient}", "breast_density": density, "left or right breast": side,
             "image view": view, "abnormality id": abnormality, "abnormality type": kind.lower(),
             "pathology": "BENIGN_WITHOUT_CALLBACK", "subtlety": 4, "image file path": f"{film}/{inner}/000000.dcm",
@@ -275,11 +275,11 @@ def write_cbis(root: Path) -> Path:
             drawn.add(film)
         _write_crop_and_mask(folder / name / CBIS_SERIES, box, scale=1.15 if patient == "00002" else 1.0)
     for (kind, split), rows in tables.items():
-        header = [name.replace("_", " ") if kind == "calc" and name == "breast_density" else name for name in CBIS_HEADER]
-        named = [row | {"breast density": row["breast_density"]} for row in rows]
-        hyphens = str.replace if kind == "calc" else lambda text, old, new: text
-        file = hyphens(f"{kind}_case_description_{split}_set.csv", "_", "-")
-        write_csv(root / file, header, named)
+        density = "breast density" if kind == "calc" else "breast_density"
+        header = [density if name == "breast_density" else name for name in CBIS_HEADER]
+        named = [row | {density: row["breast_density"]} for row in rows]
+        file = f"{kind}_case_description_{split}_set.csv"
+        write_csv(root / (file.replace("_", "-") if kind == "calc" else file), header, named)
     return root
 
 

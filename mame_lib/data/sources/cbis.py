@@ -13,7 +13,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,14 +112,15 @@ def _list(
     spoiled: dict[str, str] = {}
     lost: list[Quarantined] = []
     for split, table in tables:
-        spoiled |= table.spoiled()
+        spoiled |= {film: reason for word, reason in table.spoiled().items() for film in _named([word])}
         lost += [Quarantined(table.key(bad), bad.reason) for bad in table.bad]
         for row in table.rows:
             try:
                 film, image = _film(row)
             except RowError as error:
                 lost.append(Quarantined(table.key(row), str(error)))
-                spoiled |= {word: f"row {row.number} of {table.path.name}: {error}" for word in _names(row)}
+                reason = f"row {row.number} of {table.path.name}: {error}"
+                spoiled |= dict.fromkeys(_named(row[column].split("/")[0] for column in (IMAGE, MASK)), reason)
                 continue
             films.setdefault(film, {}).setdefault(image, []).append(row)
             said.append((film[0], split))
@@ -128,8 +130,9 @@ def _list(
     yield from lost
 
 
-def _names(row: Row) -> set[str]:
-    return {row[column].split("/")[0] for column in (IMAGE, MASK)} - {""}
+def _named(words: Iterable[str]) -> set[str]:
+    """The folders of the films that are named, or whose abnormalities are: without the number at the end."""
+    return {match[0].removesuffix(match[5] or "") for word in words if (match := _CASE.fullmatch(word))}
 
 
 def _film(row: Row) -> tuple[Film, str]:
@@ -214,7 +217,9 @@ def _headers(folders: list[Path]) -> list[_Header]:
         if path.suffix.lower() in EXTENSIONS or path.name.startswith(".") or not path.is_file():
             continue
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what it warns of may repeat a field of the header
+                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
             rows, columns, bits = (int(header[tag].value) for tag in _TAGS)
         except Exception:  # a damaged file, or none: it is as good as missing
             continue

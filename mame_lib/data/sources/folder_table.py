@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mame_lib.data.case import Attributes
 from mame_lib.data.sources.base import FloatBox, Quarantined, SourceCase
@@ -88,14 +88,14 @@ class _Index:
         name = cell.replace("\\", "/").removeprefix("./")
         if name in self.paths:
             return self.paths[name]
-        parts = name.split("/")
+        parts = PurePosixPath(name).parts or ("",)
         found = [file for file in self.names.get(parts[-1], []) if _ends_alike(file, parts)]
         if len(found) != 1:
             raise RowError(f"its {what} is not in the folder" if not found else f"its {what} fits {len(found)} files")
         return found[0]
 
 
-def _ends_alike(file: Path, parts: list[str]) -> bool:
+def _ends_alike(file: Path, parts: tuple[str, ...]) -> bool:
     """Whether the folders before the name agree, as far as both say them."""
     return all(one == other for one, other in zip(file.parts[-2::-1], parts[-2::-1], strict=False))
 

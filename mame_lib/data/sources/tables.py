@@ -21,6 +21,7 @@ from mame_lib.errors import InputError
 
 LARGEST = 1e6  # coordinate or side, pixels
 BLANK = frozenset({"", "nan", "none", "null", "na", "n/a", "<na>"})
+LONGEST_BLANK = max(map(len, BLANK))
 DELIMITERS = ",;\t"  # of the header, the one that occurs most counts
 SPLITS = {
     "train": "train", "training": "train", "test": "test", "testing": "test",
@@ -31,7 +32,7 @@ _SIDES = {"l": "L", "left": "L", "r": "R", "right": "R"}
 _VIEW = re.compile(r"(?:(?:l|r|left|right)[\s_-]?)?(cc|mlo)")
 _DENSITY = re.compile(r"(?:(?:acr|density|bi-?rads)[\s:_-]*)*([a-d]|[1-4](?:\.0+)?)")
 _BETWEEN = re.compile(r'[,;\t"\r\n/\\]+')
-_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?")
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -51,7 +52,7 @@ class Row:
     def __getitem__(self, column: str) -> str:
         """The cell without spaces around it; "" where the column is missing or says nothing ("nan", "N/A", …)."""
         text = self.cells.get(column, "").strip()
-        return "" if text.lower() in BLANK else text
+        return "" if len(text) <= LONGEST_BLANK and text.lower() in BLANK else text
 
 
 @dataclass(frozen=True)
