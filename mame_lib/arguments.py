@@ -14,6 +14,7 @@ from mame_lib.errors import InputError
 SEED_LIMIT = 2**63  # torch takes seeds of 64 bits, signed
 # The same names as in the library, which is not imported before the arguments are known to be good.
 FITS = ("crop", "pad")
+PRIORS = ("uniform", "paper")
 INTENSITIES = ("vendor", "range", "4095", "3500")
 SOURCE_HELP = {
     "folder": "every DICOM, PNG, JPEG and TIFF below a folder, with a table if you have one",
@@ -103,6 +104,10 @@ def _add_phantom(commands: Any) -> None:
     command.add_argument("--seed", type=_seed, default=0, help="population to draw (default: 0)")
     vendor_help = "only this vendor's look, with captions that do not name it (default: both looks, named)"
     command.add_argument("--vendor", choices=("hologic", "siemens"), help=vendor_help)
+    priors_help = "how often each word occurs: equally, or as in the paper's data (default: uniform)"
+    command.add_argument("--priors", choices=PRIORS, default="uniform", help=priors_help)
+    lesions_help = "share of images with a lesion, 0 to 1 (default: 0)"
+    command.add_argument("--lesions", type=_real, default=0.0, metavar="SHARE", help=lesions_help)
     _add_manifest_options(command)
     command.set_defaults(command="phantom")
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import mame_lib
-from mame_lib.arguments import FITS, INTENSITIES, SOURCE_HELP
+from mame_lib.arguments import FITS, INTENSITIES, PRIORS, SOURCE_HELP
 from mame_lib.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,6 +55,8 @@ def tree(folder):
         ("phantom --out file/a --count 1", "is not a folder"),
         ("phantom --out file/a/b --count 1", "is not a folder"),
         ("phantom --out a --colour red", "--colour"),
+        ("phantom --out a --priors rare", "'rare'"),
+        ("phantom --out a --lesions 2", "not between 0 and 1"),
         ("prepare", "SOURCE"),
         ("prepare folder", "SRC"),
         ("prepare folder nothing --out a", "nothing does not exist"),
@@ -115,12 +117,21 @@ def test_unwritable_parent(here, capsys):
     assert "not writable" in capsys.readouterr().err
 
 
+def test_phantom_with_lesions(here, capsys):
+    assert main("phantom --count 12 --size 64 --lesions 0.5 --priors paper --out data".split()) == 0
+    cases = [json.loads(line) for line in (here / "data" / "metadata.jsonl").read_text().splitlines()]
+    ill = [case for case in cases if case["attributes"].get("finding") == "lesion"]
+    assert 1 <= len(ill) < 12 and all(len(case["boxes"]) == 1 and case["lesion_file_name"] for case in ill)
+    assert all(case["prompt"] == "a mammogram with a lesion" for case in ill)
+
+
 def test_phantom(here, capsys):
     command = ["phantom", "--count", "4", "--size", "64", "--out", "deep/down/data"]
     assert main(command) == 0
     assert "4 images" in capsys.readouterr().out
     info = json.loads((here / "deep/down/data/dataset.json").read_text())
-    assert info["settings"] == {"count": 4, "size": 64, "seed": 0, "vendor": None} and info["cases"] == 4
+    expected = {"count": 4, "size": 64, "seed": 0, "vendor": None, "priors": "uniform", "lesions": 0.0}
+    assert info["settings"] == expected and info["cases"] == 4
     assert main(command) == 2
     assert main([*command, "--overwrite"]) == 0
     assert tree(here / "deep") == sorted(
@@ -365,6 +376,6 @@ def test_lazy_names():
 
 
 def test_the_parser_knows_what_the_library_knows():
-    from mame_lib.data import geometry, grayscale, sources
+    from mame_lib.data import geometry, grayscale, phantom, sources
 
-    assert FITS == geometry.FITS and INTENSITIES == grayscale.INTENSITIES and set(SOURCE_HELP) == set(sources.SOURCES)
+    assert FITS == geometry.FITS and PRIORS == phantom.PRIORS and INTENSITIES == grayscale.INTENSITIES and set(SOURCE_HELP) == set(sources.SOURCES)

@@ -30,8 +30,8 @@ from mame_lib.evaluation.reader import INPUT, MAP, WEIGHTS, Frame, Reader, Readi
 from mame_lib.generation import Mame
 
 TRAIN, CALIBRATE = 3_000_000, 3_100_000  # seeds of the phantoms
-COUNTS = {TRAIN: {128: 5600, 64: 400, 256: 320, 512: 80}, CALIBRATE: {128: 560, 64: 60, 256: 60, 512: 20}}
-EPOCHS, BATCH, RATE = 45, 64, 2e-3
+COUNTS = {TRAIN: {128: 4000, 64: 320, 256: 320, 512: 200}, CALIBRATE: {128: 500, 64: 60, 256: 60, 512: 40}}
+EPOCHS, BATCH, RATE = 32, 64, 2e-3
 CUTS = torch.tensor(DENSITY_CUTS).sqrt()
 
 
@@ -142,7 +142,7 @@ def estranged(x: Tensor, muscle: Tensor, is_mlo: Tensor, generator: torch.Genera
     wide = F.interpolate(muscle[:, None], INPUT, mode="bilinear", align_corners=False)
     cover = x[:, 1:]
     gray = (x[:, :1] / cover.clamp(min=1e-3)).clamp(0, 1)
-    gray = gray * (1 - uniform(-0.3, 0.6) * wide)  # muscle from brighter to barely visible
+    gray = gray * (1 - uniform(-0.3, 0.45) * wide)  # muscle from brighter to barely visible
     gray = uniform(0.6, 1.5) * gray.clamp(min=0) ** uniform(0.6, 1.7) + uniform(-0.05, 0.15)
     flat = (torch.rand(count, 1, 1, 1, generator=generator) < 0.15).float()
     gray = gray * (1 - flat) + 0.4 * flat  # now and then nothing but the outline
@@ -169,7 +169,7 @@ def view_loss(said: Reading, x: Tensor, muscle: Tensor, is_mlo: Tensor) -> Tenso
     """Cross-entropies of the view and of the muscle's map inside the breast."""
     inside = F.avg_pool2d(x[:, 1:], INPUT // MAP)[:, 0]
     cells = F.binary_cross_entropy_with_logits(said.muscle, muscle, reduction="none")
-    return F.binary_cross_entropy_with_logits(said.view, is_mlo) + 2 * (cells * inside).sum() / inside.sum()
+    return F.binary_cross_entropy_with_logits(said.view, is_mlo) + 5 * (cells * inside).sum() / inside.sum()
 
 
 def tone_loss(said: Reading, truth: Tensor) -> Tensor:
@@ -222,7 +222,7 @@ def calibrate(reader: Reader, samples: Samples) -> None:
                    for rows in torch.arange(len(samples.truth)).split(256)), strict=True)))  # fmt: skip
     is_mlo, is_siemens, root = samples.truth.unbind(1)
     factors = torch.logspace(-1, 1, 201)
-    kind = torch.bucketize(root, CUTS)
+    kind = torch.bucketize(root.contiguous(), CUTS)
     borders = torch.cat([torch.tensor([-9.0]), CUTS, torch.tensor([9.0])])
 
     def words(k: Tensor) -> Tensor:

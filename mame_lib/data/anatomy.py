@@ -71,8 +71,8 @@ def _oblique(rng: np.random.Generator, area: float) -> tuple[F64, float]:
     knots_y = [-0.08, 0.16, 0.36, row - 0.07, row + 0.03, row + 0.55 * (1 - row), 1.06, 1.5]
     knots_x = [0.9 * top, 1.02 * top, waist, 0.975, 1.0, 0.70 + 0.3 * low, low, 0.6 * low]
     y = (np.arange(_FINE) + 0.5) / _FINE
-    edge = np.clip(PchipInterpolator(knots_y, knots_x)(np.minimum(y / height, 1.5)), 0, 1) ** (1 - 2.5 * max(0.0, area - 0.74))
-    return np.asarray(edge), row * height
+    edge = np.clip(PchipInterpolator(knots_y, knots_x)(np.minimum(y / height, 1.5)), 0, 1)
+    return np.asarray(edge ** (1 - 2.5 * max(0.0, area - 0.74))), row * height
 
 
 def outline(rng: np.random.Generator, view: str, area: float) -> tuple[F64, float]:

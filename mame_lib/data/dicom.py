@@ -89,24 +89,28 @@ def read(
 
 
 def _read(path: Path, salt: bytes, intensity: str, for_processing: str, patient: str) -> DicomImage:
-    dataset = _open(path, pixels=False)
     try:
+        dataset = _open(path, pixels=False)
         dicom_header.refuse(dataset, for_processing=for_processing == "log")
-        attributes, maker = dicom_header.attributes(dataset), dicom_header.maker(dataset)
-        name = patient or str(dataset.get("PatientID") or dataset.get("StudyInstanceUID") or path.stem)
-        spacing, raw = _spacing(dataset), dicom_header.is_raw(dataset)
         _bounded(path, dataset)
+        dataset = _open(path, pixels=True)
+        attributes = dicom_header.attributes(dataset)
+        stored = dicom_pixels.stored_values(dataset)
+        if dicom_header.is_raw(dataset):
+            pixels, facts = dicom_raw.attenuation(stored, dataset)
+        else:
+            pixels, facts = grayscale.display(stored, dataset, intensity=intensity, vendor=attributes.vendor)
+        name = patient or str(dataset.get("PatientID") or dataset.get("StudyInstanceUID") or path.stem)
+        return DicomImage(
+            pixels, attributes, pseudonym(name, salt), _spacing(dataset), facts, dicom_header.maker(dataset)
+        )
     except InputError:
         raise
+    except MemoryError as error:
+        raise InputError("it is too large for this computer's memory.") from error
     except Exception as error:  # pydicom converts a field when it is asked for, and fails in many ways
-        raise _damaged(error) from error
-    dataset = _open(path, pixels=True)
-    stored = dicom_pixels.stored_values(dataset)
-    if raw:
-        pixels, facts = dicom_raw.attenuation(stored, dataset)
-    else:
-        pixels, facts = grayscale.display(stored, dataset, intensity=intensity, vendor=attributes.vendor)
-    return DicomImage(pixels, attributes, pseudonym(name, salt), spacing, facts, maker)
+        # The type alone: the text of the error may quote the header.
+        raise InputError(f"its DICOM header is damaged ({type(error).__name__}).") from error
 
 
 def _open(path: Path, *, pixels: bool) -> Any:
@@ -119,37 +123,27 @@ def _open(path: Path, *, pixels: bool) -> Any:
         if not pixels and pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED:
             _check_deflated(path)
         return pydicom.dcmread(path, stop_before_pixels=not pixels)
-    except InputError:
-        raise
     except InvalidDicomError as error:
         raise InputError("it is not a DICOM file, whatever its name says.") from error
     except FileNotFoundError as error:
         raise InputError("there is no such file.") from error
     except OSError as error:
         raise InputError(f"it cannot be opened: {error.strerror or 'input/output error'}.") from error
-    except Exception as error:  # a damaged header can fail in many ways, and each is the file's fault
-        raise _damaged(error) from error
-
-
-def _damaged(error: Exception) -> InputError:
-    """The type alone: the text of the error may quote the header."""
-    return InputError(f"its DICOM header is damaged ({type(error).__name__}).")
 
 
 def _check_deflated(path: Path) -> None:
     """Refuse a deflated file that unfolds to more than any mammogram: pydicom would unfold it all."""
     from pydicom.filereader import read_file_meta_info
 
-    data = path.read_bytes()
+    most = 2 * dicom_pixels.LARGEST + _BESIDES
     start = 144 + int(read_file_meta_info(path).get("FileMetaInformationGroupLength") or 0)  # preamble to length
-    unfold = zlib.decompressobj(-zlib.MAX_WBITS)
-    size = 0
-    while data := unfold.unconsumed_tail if size else data[start:]:
-        part = len(unfold.decompress(data, 2**24))
-        size += part
-        if not part:
-            break
-        if size > 2 * dicom_pixels.LARGEST + _BESIDES:
+    with path.open("rb") as file:
+        file.seek(start)
+        data = file.read(most)
+    unfold, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while part := len(unfold.decompress(data, 2**24)):
+        data, size = unfold.unconsumed_tail, size + part
+        if size > most:
             raise InputError("it unfolds to more bytes than any mammogram has.")
 
 

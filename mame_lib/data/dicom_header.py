@@ -67,6 +67,11 @@ _PROCESSING = {"1.2.840.10008.5.1.4.1.1.1.2.1", "1.2.840.10008.5.1.4.1.1.13.1.5"
 _TOMOSYNTHESIS = "1.2.840.10008.5.1.4.1.1.13.1.3"
 _PROJECTIONS = frozenset({"CR", "DX", "RG", "OT"})  # digitized film may come under these modalities
 
+# What else a picture archive holds; only these words are repeated in a reason.
+_MODALITIES = frozenset(("CR", "CT", "DX", "ES", "IO", "KO", "MR", "NM", "OT", "PR", "PT", "PX", "RF", "RG", "SC",
+                         "SEG", "SM", "SR", "US", "XA", "XC"))  # fmt: skip
+_COLORS = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT")
+
 _MAGNIFIED = 1.25  # contact views state 1.0 to 1.1, magnification stands 1.4 to 2
 
 
@@ -161,7 +166,7 @@ def _not_a_mammogram(dataset: Any) -> str | None:
     breast = _text(dataset, "BodyPartExamined") == "BREAST" or view(dataset) not in (None, "unknown")
     if breast and (not modality or modality in _PROJECTIONS):
         return None
-    shown = modality if re.fullmatch("[A-Z]{2,8}", modality) else "unknown" if modality else "not stated"
+    shown = modality if modality in _MODALITIES else "unknown" if modality else "not stated"
     return f"it is not a mammogram (modality {shown}); modality MG is expected."
 
 
@@ -231,11 +236,13 @@ def _other_view(dataset: Any) -> str | None:
 
 
 def _other_pixels(dataset: Any) -> str | None:
-    kind = _text(dataset, "PhotometricInterpretation")
-    if int(dataset.get("SamplesPerPixel") or 1) != 1 or kind not in ("MONOCHROME1", "MONOCHROME2"):
-        shown = kind if re.fullmatch("[A-Z0-9_ ]{1,16}", kind) else "unknown" if kind else "not stated"
-        return f"its photometric interpretation is {shown}; MONOCHROME1 or 2 is expected."
-    return None
+    samples, kind = int(dataset.get("SamplesPerPixel") or 1), _text(dataset, "PhotometricInterpretation")
+    if samples == 1 and kind in ("MONOCHROME1", "MONOCHROME2"):
+        return None
+    if not kind and "Rows" not in dataset:
+        return "its pixels are not described: a header alone, or a file that was cut off."
+    shown = "color" if samples != 1 or kind in _COLORS else "unknown" if kind else "not stated"
+    return f"its photometric interpretation is {shown}; MONOCHROME1 or 2 is expected."
 
 
 def _view_position(dataset: Any) -> str | None:

@@ -41,7 +41,7 @@ def attenuation(stored: NDArray[Any], dataset: Any) -> tuple[NDArray[np.float32]
     try:
         padded = padding(raw, layout, dataset)
         falling = int(dataset.get("PixelIntensityRelationshipSign") or 1) < 0
-    except (ValueError, TypeError, OverflowError) as error:
+    except Exception as error:  # pydicom converts a field when it is asked for
         raise InputError("its pixel padding or intensity relationship is no number.") from error
     values, _ = clean(raw, layout, dataset)
     exposure = (layout.ends[1] - values if falling else values - layout.ends[0]).astype(float)  # [t], 0: none

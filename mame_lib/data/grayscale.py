@@ -94,15 +94,19 @@ def display(
         padded = padding(raw, layout, dataset)
         values, stray = clean(raw, layout, dataset)
         table, facts = _chain(values, layout, dataset, intensity, vendor)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"its grayscale transform (modality LUT, VOI LUT or window) is broken: {error}.") from error
+    except InputError:
+        raise
+    except Exception as error:  # pydicom converts a field when it is asked for; its errors quote the field
+        raise _broken("a field cannot be read") from error
     stray &= ~padded
     if stray.any() and look_up(stray, stored, low).mean() > _STRAY:
         raise InputError(f"its pixels do not fit the {layout.stored} bits that its header states.")
     table[padded] = 0.0
     return look_up(table.astype(np.float32), stored, low), facts
+
+
+def _broken(what: str) -> InputError:
+    return InputError(f"its grayscale transform (modality LUT, VOI LUT or window) is broken: {what}.")
 
 
 def look_up(table: NDArray[Any], stored: NDArray[Any], low: int) -> NDArray[Any]:
@@ -165,7 +169,7 @@ def _chain(
     shown, low, high = _modality(values, layout, dataset)
     shown, low, high, windowed = _voi(shown, low, high, dataset)
     if not (math.isfinite(low) and math.isfinite(high) and high > low):
-        raise ValueError(f"output range {low:g} to {high:g} is empty")
+        raise _broken(f"output range {low:g} to {high:g} is empty")
     if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
         shown = high + low - shown
     black, white = low, high
@@ -175,7 +179,7 @@ def _chain(
         white = low + WHITE_POINTS.get(vendor or "", 1.0) * (high - low)
     table = np.clip((shown - black) / (white - black), 0.0, 1.0)
     if not np.isfinite(table).all():
-        raise ValueError("it makes values that are not finite")
+        raise _broken("it makes values that are not finite")
     facts = {"bits_stored": layout.stored, "output_low": low, "output_high": high, "white_point": white}
     return table, {name: float(value) for name, value in facts.items()}
 
@@ -207,17 +211,17 @@ def window(values: Values, center: float, width: float, function: str = "LINEAR"
 
     Raises
     ------
-    ValueError
+    InputError
         If the width is too small for the function, a number is not finite, or the function is unknown.
     """
     if not (math.isfinite(center) and math.isfinite(width)) or width <= 0 or (function == "LINEAR" and width < 1):
-        raise ValueError(f"window {width:g} around {center:g} is empty")
+        raise _broken(f"window {width:g} around {center:g} is empty")
     if function == "SIGMOID":
         return 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
     if function == "LINEAR":
         center, width = center - 0.5, width - 1
     elif function != "LINEAR_EXACT":
-        raise ValueError("its VOI LUT function is none of LINEAR, LINEAR_EXACT and SIGMOID")
+        raise _broken("its VOI LUT function is none of LINEAR, LINEAR_EXACT and SIGMOID")
     if width == 0:
         return (values > center).astype(float)
     return np.clip((values - center) / width + 0.5, 0.0, 1.0)
@@ -245,7 +249,7 @@ def _first_lut(dataset: Any, name: str) -> Lut | None:
     count, first, bits = (int(number) for number in items[0].LUTDescriptor)
     count = count % 65536 or 65536  # read as signed, a large count is negative; 0 means 65,536
     if not 8 <= bits <= 16:
-        raise ValueError(f"a table of {bits} bits an entry is not possible")
+        raise _broken(f"a table of {bits} bits an entry is not possible")
     little = getattr(dataset, "original_encoding", (None, None))[1] is not False
     entries = _entries(items[0].LUTData, count, little)
     if bits == 16:
@@ -263,7 +267,7 @@ def _entries(data: Any, count: int, little: bool) -> NDArray[Any]:
     else:
         entries = np.atleast_1d(np.asarray(data, np.int64))[:count] % 65536
     if len(entries) < count:
-        raise ValueError(f"a table has {len(entries)} of its {count} entries")
+        raise _broken(f"a table has {len(entries)} of its {count} entries")
     return entries
 
 
@@ -275,5 +279,5 @@ def _number(dataset: Any, name: str, default: Any = None) -> Any:
     if value is None or value == "":
         return default
     if not math.isfinite(float(value)):
-        raise ValueError(f"{name} is not a finite number")
+        raise _broken(f"{name} is not a finite number")
     return float(value)

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from mame_lib.data.anatomy import Shape
 from mame_lib.data.looks import FAT_PER_CM, GLAND_OVER_FAT_PER_CM
-from mame_lib.data.outlines import mass_profile
+from mame_lib.data.outlines import mass_profile, reach
 from mame_lib.data.texture import F32, Stream
 from mame_lib.errors import InputError
 
@@ -29,6 +29,8 @@ MARGINS = ("circumscribed", "obscured", "indistinct", "spiculated")
 _LOG_AREA, _AREA_CUT = (np.log(1637.0), 1.217), (160.0, 30_000.0)
 _LOG_ASPECT, _ASPECT_CUT = (0.056, 0.415), (0.4, 3.0)
 _TUMOR = 1.17  # contrast of a tumor over fat, where gland has 1 (mass density 1.06 g/cm3)
+_EXCESS = 1.5  # masses stand out more than their thickness alone would make them: stylized
+_DISPLACED = 0.7  # share of the strands that a mass takes the place of
 _CALCIUM_PER_CM = 9.75  # calcium oxalate at 20 keV (VICTRE tables)
 _EDGE = 0.12
 _SMALLEST = 3  # pixels: no box is narrower
@@ -134,17 +136,22 @@ def insert(
         )
     if whole.kind == "mass":
         profile = mass_profile(rng, (size, size), center, (width, height), str(whole.shape), str(whole.margin))
+        window = reach((size, size), center, (width, height))
+        tissue = gland * thick
+        smooth = tissue.copy()  # [n, n], without its strands where the mass lies
+        smooth[window] = ndimage.gaussian_filter(tissue[window], 0.25 * min(width, height))
         minor_mm = min(width, height) * side_mm / size
-        share = np.clip(np.minimum(minor_mm, 0.7 * full_mm * thick) / full_mm, 0.10, 0.55)
-        added = profile * share * (_TUMOR - 0.8 * np.clip(gland, 0, 1)) * rng.uniform(0.85, 1.15)
+        share = np.clip(_EXCESS * np.minimum(minor_mm, 0.5 * full_mm * thick) / full_mm, 0.18, 0.75)
+        raised = profile * share * (_TUMOR - 0.5 * smooth) * rng.uniform(0.85, 1.15)
+        displaced = _DISPLACED * profile * (tissue - smooth)
     else:
-        added = _specks(rng, size, center, (width, height), side_mm, full_mm)
-        profile = added / max(float(added.max()), 1e-9)
+        raised = _specks(rng, size, center, (width, height), side_mm, full_mm)
+        profile, displaced = raised, np.zeros_like(raised)
     mask = profile > _EDGE * profile.max()
-    if spec.contrast is not None:
-        added = added * np.float32(spec.contrast / max(float(added.max()), 1e-9))
-    added = (added * shape.mask).astype(np.float32)
-    lesion = Lesion(whole.kind, whole.shape, whole.margin, _box(mask), mask, float(added.max()))
+    peak = float(raised.max())
+    scale = 1.0 if spec.contrast is None else spec.contrast / peak
+    added = ((np.float32(scale) * raised - displaced) * shape.mask).astype(np.float32)
+    lesion = Lesion(whole.kind, whole.shape, whole.margin, _box(mask), mask, scale * peak)
     return lesion, added
 
 
@@ -193,8 +200,8 @@ def _locate(
 ) -> tuple[float, float] | None:
     """Center (x, y) in pixels of a box that lies within `free`, where gland weighs most; None if there is none."""
     size = free.shape[0]
-    reach = (int(np.ceil(height)) + 2, int(np.ceil(width)) + 2)
-    fits = ndimage.minimum_filter(free, reach, mode="constant", cval=False)
+    room = (int(np.ceil(height)) + 2, int(np.ceil(width)) + 2)
+    fits = ndimage.minimum_filter(free, room, mode="constant", cval=False)
     if spec.center is not None:
         x, y = spec.center[0] * size, spec.center[1] * size
         return (x, y) if fits[int(y), int(x)] else None
@@ -220,19 +227,21 @@ def _specks(
     """Contrast [n, n] of 5 to 30 spheres of 0.1 to 0.5 mm, averaged over each pixel from 0.07 mm samples."""
     pixel_mm = side_mm / size
     count = int(rng.integers(5, 31))
-    radius_mm = 0.5 * np.clip(rng.lognormal(np.log(0.28), 0.35, 30), 0.1, 0.5)
-    angle, far = rng.uniform(0, 2 * np.pi, 30), np.sqrt(rng.uniform(0.0, 1.0, 30)) ** 1.3
+    radius_mm = 0.5 * np.clip(rng.lognormal(np.log(0.36), 0.35, 30), 0.1, 0.5)
+    angle, far = rng.uniform(0, 2 * np.pi, 30), rng.uniform(0.0, 1.0, 30) ** 0.65  # denser in the middle
+    spots = (far * np.stack([np.cos(angle), np.sin(angle)]))[:, :count]  # [2, count]
+    spots = (spots - spots.min(1, keepdims=True)) / np.ptp(spots, axis=1, keepdims=True) - 0.5  # fill the box
     fine = max(1, int(np.ceil(pixel_mm / 0.07)))
     top, left = (int(middle - extent / 2) - 2 for middle, extent in zip(center[::-1], box[::-1], strict=True))
     rows, columns = int(box[1]) + 6, int(box[0]) + 6
     path = np.zeros((rows * fine, columns * fine))  # mm of calcium
     y, x = np.mgrid[0 : rows * fine, 0 : columns * fine]
-    for turn, out, radius in zip(angle[:count], far[:count], radius_mm[:count], strict=True):
-        across = center[0] + 0.46 * box[0] * out * np.cos(turn) - left  # pixels of the patch
-        down = center[1] + 0.46 * box[1] * out * np.sin(turn) - top
-        reach = int(np.ceil(radius / pixel_mm * fine)) + 1
+    for right, below, radius in zip(*spots, radius_mm[:count], strict=True):
+        across = center[0] + max(box[0] - 1, 0) * right - left  # pixels of the patch
+        down = center[1] + max(box[1] - 1, 0) * below - top
+        far_off = int(np.ceil(radius / pixel_mm * fine)) + 1
         row, column = int(down * fine), int(across * fine)
-        near = slice(max(0, row - reach), row + reach + 1), slice(max(0, column - reach), column + reach + 1)
+        near = slice(max(0, row - far_off), row + far_off + 1), slice(max(0, column - far_off), column + far_off + 1)
         squared = ((x[near] + 0.5) / fine - across) ** 2 + ((y[near] + 0.5) / fine - down) ** 2
         path[near] += 2 * np.sqrt(np.clip(radius**2 - squared * pixel_mm**2, 0, None))
     mean = path.reshape(rows, fine, columns, fine).mean((1, 3))  # [rows, columns]

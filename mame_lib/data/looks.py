@@ -8,6 +8,7 @@ Attenuation is a *contrast*: 0 is a breast of pure fat, 1 one of pure gland, bot
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,7 +154,7 @@ def burn_marker(image: NDArray[np.uint8], mask: NDArray[np.bool_], text: str) ->
     for place, letter in enumerate(text):
         for stroke in _STROKES[letter]:
             points = np.array(stroke) * (0.85 * width, height) + (left + place * width, top)
-            for (x0, y0), (x1, y1) in zip(points[:-1], points[1:], strict=True):
+            for (x0, y0), (x1, y1) in pairwise(points):
                 along = np.clip(((x - x0) * (x1 - x0) + (y - y0) * (y1 - y0)) / np.hypot(x1 - x0, y1 - y0) ** 2, 0, 1)
                 near = np.minimum(near, np.hypot(x - x0 - along * (x1 - x0), y - y0 - along * (y1 - y0)))
     ink = np.clip(max(0.5, 0.06 * height) + 0.5 - near, 0, 1) * ~mask

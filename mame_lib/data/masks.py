@@ -25,7 +25,7 @@ def breast_mask(image: NDArray[np.uint8], *, sensitivity: float = 1.0) -> Mask:
     show how much the outline depends on it. Where nothing is found, all is False.
 
     Sources: rule of thumb of background and threshold as compared on film and digital images in many papers, with
-    0.35 of the fat's height over the background, found on phantoms, so that blur does not widen the breast.
+    0.45 of the fat's height over the background, found on phantoms, so that blur does not widen the breast.
     """
     side = image.shape[0]
     coarse = _reduced(image)  # [c, c]
@@ -55,7 +55,7 @@ def foreground(image: NDArray[np.uint8] | F32, *, sensitivity: float = 1.0) -> t
     floor = max(5.0, level + 4.5 * min(spread, 6.0) + 3) - level
     above = smooth > level + floor
     fat = float(np.percentile(smooth[above], 20)) - level if above.any() else floor
-    threshold = sensitivity * max(floor, min(0.35 * fat, 20.0))
+    threshold = sensitivity * max(floor, min(0.45 * fat, 28.0))
     difference = smooth - level
     if level > _GRAY:
         difference = np.maximum(np.abs(difference), _texture(gray, smooth) - threshold)

@@ -18,7 +18,7 @@ _LIMIT = 1.6  # a profile is 0 beyond this many half boxes from the center
 
 
 def _outline(rng: np.random.Generator, shape: str) -> Callable[[F64, F64], F64]:
-    """rho(X, Y): 0 at the center, 1 on the outline, whose extent in X and Y is about [-1, 1]."""
+    """Make rho(X, Y): 0 at the center, 1 on the outline, whose extent in X and Y is about [-1, 1]."""
     slant = rng.choice([-1.0, 1.0]) * rng.uniform(0.2, 0.55)
     phase = rng.uniform(0, 2 * np.pi, 10)
     wobble = rng.normal(size=10)
@@ -48,7 +48,7 @@ def _outline(rng: np.random.Generator, shape: str) -> Callable[[F64, F64], F64]:
 
 
 def _spicules(rng: np.random.Generator) -> Callable[[F64, F64, float], F64]:
-    """Spicules(X, Y, px) 0..0.4: 14 to 34 tapering lines from the core outward; px: half box in pixels."""
+    """Make spicules(X, Y, px), 0..0.6: 14 to 34 tapering lines from the core outward; px: half box in pixels."""
     count = int(rng.integers(14, 35))
     turn = np.sort(rng.uniform(0, 2 * np.pi, 34))
     bend = rng.normal(0, 0.25, 34)
@@ -62,7 +62,7 @@ def _spicules(rng: np.random.Generator) -> Callable[[F64, F64, float], F64]:
             offset = np.angle(np.exp(1j * (theta - turn[k] - bend[k] * (radius - 0.4))))
             across = offset * radius * px / np.maximum(1.0, 0.05 * px)  # in line widths
             taper = np.clip(1 - (radius - 0.35) / length[k], 0, 1) * np.clip((radius - 0.1) / 0.2, 0, 1)
-            total = np.maximum(total, 0.4 * taper * np.exp(-(across**2)))
+            total = np.maximum(total, 0.6 * taper * np.exp(-(across**2)))
         return total
 
     return field
@@ -78,8 +78,8 @@ def mass_profile(
 ) -> F32:
     """Relative thickness of a mass, 0..1, on an image of `shape` [h, w]; its extent above 12 % fills the box.
 
-    center (x, y) and box (width, height) are in pixels. Profile 2R (1 - rho^2)^nu: nu = 0.6 for a sharp margin
-    (0.5 is a sphere), 1.6 for an indistinct one, and from one to the other around an obscured one. A spiculated
+    center (x, y) and box (width, height) are in pixels. Profile 2R (1 - rho^2)^nu: nu = 0.5 for a sharp margin
+    (a sphere), 1.6 for an indistinct one, and from one to the other around an obscured one. A spiculated
     mass is a soft core with lines that taper to nothing.
     """
     rho = _outline(rng, outline)
@@ -87,11 +87,9 @@ def mass_profile(
     veiled = rng.uniform(0, 2 * np.pi)
 
     def evaluate(x: F64, y: F64, px: float) -> F64:
-        grow = 1.0
-        if margin == "spiculated":
-            grow = 2.0  # the core takes half of the box
+        grow = 1.8 if margin == "spiculated" else 1.0  # its core takes half of the box
         inside = np.clip(1 - (grow * rho(x, y)) ** 2, 0, None)
-        power = {"circumscribed": 0.6, "indistinct": 1.6, "spiculated": 1.1}.get(margin, 0.0)
+        power = {"circumscribed": 0.5, "indistinct": 1.6, "spiculated": 1.1}.get(margin, 0.0)
         if margin == "obscured":
             profile = inside ** (1.1 + 0.7 * np.cos(np.arctan2(y, x) - veiled))
         else:
@@ -101,13 +99,23 @@ def mass_profile(
         return np.where(np.hypot(x, y) < _LIMIT, profile, 0.0)
 
     middle, half = _fitted(evaluate, 0.5 * min(box))
-    rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]]
+    window = reach(shape, center, box)
+    rows, columns = np.mgrid[window]
     x = (columns + 0.5 - center[0]) / (box[0] / 2) * half[0] + middle[0]  # in half boxes
     y = (rows + 0.5 - center[1]) / (box[1] / 2) * half[1] + middle[1]
-    near = (np.abs(x) < _LIMIT) & (np.abs(y) < _LIMIT)
     profile = np.zeros(shape, np.float32)
-    profile[near] = evaluate(x[near], y[near], 0.5 * min(box))
-    return profile / np.float32(max(float(profile.max()), 1e-6))
+    profile[window] = evaluate(x, y, 0.5 * min(box))
+    profile /= np.float32(max(float(profile.max()), 1e-6))
+    profile[profile < 0.02] = 0  # an exact end: beyond it nothing of the image changes
+    return profile
+
+
+def reach(shape: tuple[int, int], center: tuple[float, float], box: tuple[float, float]) -> tuple[slice, slice]:
+    """Rows and columns of the image within two boxes' width around `center`: all that a mass may touch."""
+    spans = []
+    for side, middle, extent in zip(shape, center[::-1], box[::-1], strict=True):
+        spans.append(slice(max(0, int(middle - extent)), min(side, int(middle + extent) + 1)))
+    return spans[0], spans[1]
 
 
 def _fitted(

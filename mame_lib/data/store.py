@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def prepare(
     _finish_interrupted_swap(root)
     known = _complete(root, header, overwrite)
     before = {case.id: case for case in known.cases} if known else {}
-    by_id, refused = _by_id(list(cases), options.salt)
+    by_id, refused = _by_id(_with_validation(list(cases)), options.salt)
     with _workshop(root, header, overwrite) as work:
         done = _read_journal(work)
         missing = [case for key, case in by_id.items() if key not in done and key not in before]
@@ -114,6 +114,16 @@ def prepare(
         _tidy(work)
         replace_folder(work, root)
     return Prepared(manifest.load(root), refused, new)
+
+
+def _with_validation(listed: list[SourceCase | Quarantined]) -> list[SourceCase | Quarantined]:
+    """Where a source knows "train" and "test" only, the hash of the patient sets validation apart from "train"."""
+    if any(isinstance(case, SourceCase) and case.split == "validation" for case in listed):
+        return listed
+    return [
+        replace(case, split=None) if isinstance(case, SourceCase) and case.split == "train" else case
+        for case in listed
+    ]
 
 
 def _by_id(

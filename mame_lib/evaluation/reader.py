@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mame_lib.data.masks import Mask
 from mame_lib.errors import InputError
@@ -94,7 +95,7 @@ class Reading(NamedTuple):
 
 
 class Reader(nn.Module):
-    """Six convolutions and two heads, 74,000 parameters.
+    """Two trunks of five convolutions, for shape and for tone, and their heads; 86,000 parameters.
 
     The view is read from gray values standardized inside the breast, so that no vendor's tone decides it; density
     and vendor look are read from the plain ones. `scale` holds the calibration found on phantoms that were not
@@ -108,7 +109,7 @@ class Reader(nn.Module):
         super().__init__()
         self.shape = _trunk(4)  # standardized gray, mask, x, y
         self.tone = _trunk(4)  # gray, mask, x, y
-        self.muscle = nn.Conv2d(_WIDTHS[1], 1, 1)
+        self.muscle = nn.Conv2d(_WIDTHS[1] + _WIDTHS[2], 1, 3, padding=1)
         self.view = _head(1)
         self.look = _head(3)  # vendor, root, log of root's variance
         self.register_buffer("scale", torch.ones(4))
@@ -124,14 +125,16 @@ class Reader(nn.Module):
         place = self.place.expand(len(x), -1, -1, -1)  # [N, 2, s, s]
         middle = self.shape[0](torch.cat([(gray - mean * cover) / spread, cover, place], 1))  # [N, c, 16, 16]
         tone = self.tone[1](self.tone[0](torch.cat([4 * gray - cover, cover, place], 1)))
-        view = self.view(self.shape[1](middle))[:, 0]
+        whole = self.shape[1](middle)  # [N, d, 8, 8]
+        context = F.interpolate(whole, MAP, mode="bilinear", align_corners=False)  # [N, d, 16, 16]
+        view = self.view(whole)[:, 0]
         vendor, root, log_variance = self.look(tone).unbind(1)
         return Reading(
             view * self.scale[0],
             vendor * self.scale[1],
             0.45 + 0.15 * root,
             0.15 * self.scale[2] * (0.5 * log_variance.clamp(-10, 2)).exp(),
-            self.muscle(middle)[:, 0],
+            self.muscle(torch.cat([middle, context], 1))[:, 0],
         )
 
 

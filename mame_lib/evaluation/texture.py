@@ -23,6 +23,13 @@ F64 = NDArray[np.float64]
 BAND = (0.03, 0.25)  # cycles a pixel over which the power law is fitted
 EDGE_AT = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0)  # distance to the skin, % of the breast's width
 
+# 5 to 95 % quantiles of 326 processed full-field images (CDD-CESM low energy, 512 px, 8 bit; TCIA 10.7937/29kw-ae92);
+# coherence: mean 0.473 and two standard deviations of 0.035.
+REAL_RANGES: dict[str, tuple[float, float]] = {
+    "beta": (2.55, 3.45), "coherence": (0.403, 0.543), "mean": (57.0, 103.0), "sd": (31.0, 61.0),
+    "local_sd": (9.1, 23.8),
+}  # fmt: skip
+
 
 def _checked(image: Gray, mask: Mask) -> F64:
     """`image` as float64 [n, n]; refuses what is not a square picture with a breast."""

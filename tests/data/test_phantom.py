@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from mame_lib.data.anatomy import build_shape
 from mame_lib.data.case import AREAS, DENSITIES, LATERALITIES, VENDORS, VIEWS, Attributes, area_class
-from mame_lib.data.phantom import GLANDULAR_RANGES, draw, population
+from mame_lib.data.phantom import GLANDULAR_RANGES, PAPER_DENSITY, PRIORS, draw, population
 from mame_lib.data.texture import Stream, cell_distances, power_law_field
 from mame_lib.errors import InputError
+from mame_lib.evaluation.texture import haar_noise
 
 said = st.builds(
     Attributes,
@@ -125,6 +127,86 @@ def test_larger_image_is_the_same_breast(index: int) -> None:
     assert np.corrcoef(small.image[small.mask], shrunk[small.mask])[0, 1] > 0.9
 
 
+@pytest.mark.parametrize("view", VIEWS)
+def test_area_is_exact_from_the_smallest_to_the_biggest_breast(view: str) -> None:
+    for index, area in enumerate(np.linspace(0.08, 0.91, 40)):
+        shape = build_shape(Stream(3, index).generator(1), view, float(area), 128, 179.0)
+        assert shape.mask.mean() == pytest.approx(area, abs=0.005)
+        assert ndimage.label(shape.mask)[1] == 1 and not shape.mask[:, -1].any()
+
+
+def test_paper_priors_have_the_paper_s_distributions() -> None:
+    drawn = [draw(size=64, seed=12, index=index, priors="paper") for index in range(500)]
+    area = np.array([one.area_ratio for one in drawn])
+    assert area.mean() == pytest.approx(0.435, abs=0.02) and area.std() == pytest.approx(0.135, abs=0.012)
+    assert area.min() >= 0.08 and area.max() <= 0.92
+    assert all(area_class(one.area_ratio) == one.attributes.area for one in drawn)
+    share = {word: np.mean([one.attributes.density == word for one in drawn]) for word in DENSITIES}
+    for word, expected in PAPER_DENSITY.items():  # three standard errors
+        assert share[word] == pytest.approx(expected, abs=3 * (expected * (1 - expected) / 500) ** 0.5 + 1e-9)
+    assert np.mean([one.attributes.view == "CC" for one in drawn]) == pytest.approx(0.5, abs=0.07)
+    assert np.mean([one.attributes.vendor == "siemens" for one in drawn]) == pytest.approx(0.5, abs=0.07)
+
+
+@pytest.mark.parametrize("priors", PRIORS)
+def test_saying_one_attribute_never_changes_another(priors: str) -> None:
+    for index in range(6):
+        free = draw(size=64, seed=5, index=index, priors=priors).attributes
+        for name, words in (("vendor", VENDORS), ("view", VIEWS), ("area", AREAS), ("density", DENSITIES)):
+            for word in words:
+                told = draw(Attributes(**{name: word}), size=64, seed=5, index=index, priors=priors).attributes
+                assert told == replace(free, **{name: word})
+
+
+def test_noise_adds_grain_and_nothing_else() -> None:
+    said = Attributes(vendor="hologic", density="high")
+    grains = []
+    for noise in (0.0, 1.0, 4.0):
+        phantom = draw(said, size=256, seed=1, index=2, noise=noise)
+        grains.append(haar_noise(phantom.image, phantom.mask))
+        assert phantom.noise == noise and np.array_equal(phantom.image > 0, phantom.mask)
+    assert grains[0] < grains[1] < grains[2]
+    clean = draw(said, size=256, seed=1, index=2).image.astype(float)
+    noisy = draw(said, size=256, seed=1, index=2, noise=1.0).image
+    inside = draw(said, size=256, seed=1, index=2).mask
+    assert abs((noisy - clean)[inside].mean()) < 0.3
+
+
+def test_noise_shrinks_with_the_pixel_and_grows_with_thickness() -> None:
+    said = Attributes(vendor="siemens", density="low", view="CC", area="medium")
+    spread = {}
+    for size in (128, 256):
+        pair = [draw(said, size=size, seed=1, index=2, noise=level) for level in (0.0, 8.0)]
+        difference = pair[1].image.astype(float) - pair[0].image
+        depth = ndimage.distance_transform_edt(np.pad(pair[0].mask, ((1, 1), (1, 1)), mode="edge"))[1:-1, 1:-1]
+        spread[size] = difference[depth > 0.1 * size].std(), difference[(depth < 0.04 * size) & pair[0].mask].std()
+    assert spread[256][0] == pytest.approx(2 * spread[128][0], rel=0.2)
+    assert spread[256][0] > spread[256][1]
+
+
+@pytest.mark.parametrize(("laterality", "size"), [("L", 64), ("R", 128), ("R", 512)])
+def test_marker_is_burned_into_the_air_and_readable(laterality: str, size: int) -> None:
+    said = Attributes(view="MLO", area="small", laterality=laterality)
+    plain = draw(said, size=size, seed=2)
+    marked = draw(said, size=size, seed=2, marker=True)
+    assert plain.marker is None and marked.marker is not None and marked.marker.any()
+    assert not (marked.marker & marked.mask).any() and np.array_equal(plain.mask, marked.mask)
+    assert np.array_equal(plain.image[~marked.marker], marked.image[~marked.marker])
+    assert (marked.image[marked.marker] > 0).all() and marked.image[marked.marker].max() > 150
+    columns = np.flatnonzero(marked.marker.any(0))
+    assert (columns.min() > size / 2) == (laterality == "L")  # in the corner away from the chest wall
+    if size == 512:  # the four letters of "R MLO", none of them mirrored
+        assert ndimage.label(ndimage.binary_dilation(marked.marker, iterations=1))[1] == 4
+        letter = marked.marker[:, columns.min() : columns.min() + 15]
+        assert letter[:, :4].any(1).sum() > 1.2 * letter[:, -4:].any(1).sum()  # the stem of R is at its left
+
+
+def test_marker_without_room_is_left_out() -> None:
+    phantom = draw(Attributes(area="big", view="CC"), size=128, seed=0, priors="uniform", marker=True)
+    plain = draw(Attributes(area="big", view="CC"), size=128, seed=0, priors="uniform")
+    assert phantom.marker is None and np.array_equal(phantom.image, plain.image)
+
+
 def test_texture_field_has_unit_variance_and_its_power_law() -> None:
     slopes, spreads = [], []
     for index in range(8):
@@ -160,7 +242,9 @@ def test_cell_distances_against_brute_force() -> None:
         ({"size": 128.0}, "not an integer"),
         ({"seed": -1}, "seed -1"),
         ({"index": -1}, "index -1"),
-        ({"attributes": Attributes(finding="lesion")}, "healthy"),
+        ({"priors": "real"}, "priors 'real'"),
+        ({"noise": -1.0}, "noise -1"),
+        ({"noise": float("nan")}, "noise nan"),
     ],
 )
 def test_bad_input_is_explained(arguments: dict[str, object], fragment: str) -> None:

@@ -89,7 +89,8 @@ def test_gray_pictures_in_other_modes(tmp_path, mode):
 def png_of_size(width, height):
     """The beginning of a PNG file that promises so many pixels."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)) + b"\0\0\0\x09IDAT"
+    checked = header + struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + checked + b"\0\0\0\x09IDAT"
 
 
 def test_refusals(tmp_path):

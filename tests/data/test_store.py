@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -222,6 +223,16 @@ def test_what_the_source_refused_and_what_it_lists_twice(whole, tmp_path):
     copy = SourceCase(cases[0].key, cases[1].path)
     again = store.prepare([*cases[:3], copy], tmp_path / "two", OPTIONS, source="folder")
     assert [entry.reason for entry in again.refused] == ["the source lists it twice; the first entry counts"]
+
+
+def test_a_source_without_validation_gets_one_out_of_its_training_patients(tmp_path):
+    cases = [replace(case, patient=f"p{k}", split="test" if k < 3 else "train")
+             for k, case in enumerate(make_source(tmp_path / "source", 40))]  # fmt: skip
+    data = store.prepare(cases, tmp_path / "out", OPTIONS, source="vindr").manifest
+    assert len(data.split("test")) == 3 and 0 < len(data.split("validation")) < 15
+    own = [replace(case, split="validation" if k == 5 else case.split) for k, case in enumerate(cases)]
+    data = store.prepare(own, tmp_path / "own", OPTIONS, source="vindr").manifest
+    assert len(data.split("validation")) == 1 and len(data.split("train")) == 36
 
 
 def _misbehave(word):

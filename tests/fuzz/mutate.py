@@ -32,10 +32,21 @@ MEMORY = 6 * 2**30  # bytes of address space: a bomb becomes a MemoryError
 SHAPE = (40, 33)
 SECRET = "Doe^Planted"
 
-GRAYSCALE = ["WindowCenter", "WindowWidth", "RescaleSlope", "RescaleIntercept", "PixelPaddingValue", "PixelPaddingRangeLimit", "VOILUTFunction", "PixelIntensityRelationshipSign", "EstimatedRadiographicMagnificationFactor", "ImagerPixelSpacing", "NumberOfFrames"]
+GRAYSCALE = [
+    "WindowCenter", "WindowWidth", "RescaleSlope", "RescaleIntercept", "PixelPaddingValue", "PixelPaddingRangeLimit",
+    "VOILUTFunction", "PixelIntensityRelationshipSign", "EstimatedRadiographicMagnificationFactor",
+    "ImagerPixelSpacing", "NumberOfFrames",
+]  # fmt: skip
 PIXELS = ["Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel"]
-TEXTS = ["Modality", "PresentationIntentType", "PhotometricInterpretation", "ImageLaterality", "ViewPosition", "Manufacturer", "PatientOrientation", "BreastImplantPresent", "PartialView", "ImageType", "SOPClassUID", "PatientID", "VOILUTFunction"]
-SEQUENCES = ["VOILUTSequence", "ModalityLUTSequence", "ViewCodeSequence", "AnatomicRegionSequence", "SharedFunctionalGroupsSequence", "ViewModifierCodeSequence", "SpecimenDescriptionSequence"]
+TEXTS = [
+    "Modality", "PresentationIntentType", "PhotometricInterpretation", "ImageLaterality", "ViewPosition",
+    "Manufacturer", "PatientOrientation", "BreastImplantPresent", "PartialView", "ImageType", "SOPClassUID",
+    "PatientID", "VOILUTFunction",
+]  # fmt: skip
+SEQUENCES = [
+    "VOILUTSequence", "ModalityLUTSequence", "ViewCodeSequence", "AnatomicRegionSequence",
+    "SharedFunctionalGroupsSequence", "ViewModifierCodeSequence", "SpecimenDescriptionSequence",
+]  # fmt: skip
 NUMBERS = ["0", "-1", "1", "nan", "inf", "-inf", "1e308", "-1e-320", "65536", "4294967296", "", "x", "1\\2\\3", "1,5"]
 WORDS = ["", "MG", "CC", "MLO", "L", "R", "B", "YES", "FOR PROCESSING", "MONOCHROME1", "RGB", "SIGMOID", "A\\R",
          "LINEAR_EXACT", "\udcff", "\0", "XCCL", "é" * 70, "1.2.840.10008.5.1.4.1.1.13.1.3"]  # fmt: skip
@@ -160,7 +171,7 @@ def _edit(data, change):
         return data
 
 
-def _raw(dataset, keyword, text):
+def _set(dataset, keyword, text):
     """Set a text value past pydicom's checks."""
     tag = pydicom.datadict.tag_for_keyword(keyword)
     vr = pydicom.datadict.dictionary_VR(tag).split(" ")[0]
@@ -183,12 +194,12 @@ def drop(data, rng):
 
 def odd_number(data, rng):
     keyword, value = GRAYSCALE[rng.integers(len(GRAYSCALE))], NUMBERS[rng.integers(len(NUMBERS))]
-    return _edit(data, lambda dataset: _raw(dataset, keyword, value))
+    return _edit(data, lambda dataset: _set(dataset, keyword, value))
 
 
 def odd_text(data, rng):
     keyword, value = TEXTS[rng.integers(len(TEXTS))], WORDS[rng.integers(len(WORDS))]
-    return _edit(data, lambda dataset: _raw(dataset, keyword, value))
+    return _edit(data, lambda dataset: _set(dataset, keyword, value))
 
 
 def odd_pixels(data, rng):

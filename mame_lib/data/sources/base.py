@@ -20,7 +20,7 @@ class SourceCase:
     unsaid is taken from the header. boxes: lesions, (x0, y0, x1, y1) in pixels of the stored image as it lies in
     the file (not flipped), edge convention: pixel k covers [k, k + 1). May reach beyond the image: the
     geometry clips. masks: pictures of lesions, nonzero inside, of the image's shape or its aspect.
-    split: "train" or "test" where the source has its own split, else None (by hash of the patient).
+    split: "train", "validation" or "test" where the source says so, else None (by hash of the patient).
     shape: (height, width) that the annotations were drawn for, or None; another one means the wrong image.
     """
 

@@ -113,11 +113,10 @@ def _list(
     for image, rows in by_image.items():
         key = breasts.key(rows[0])
         try:
-            path = _path(root, rows)
-            key = path.relative_to(root).as_posix()
+            key = _key(rows)
             if image in spoiled:
                 raise RowError(spoiled[image])
-            yield _case(key, path, rows, found.get(image, []), makers.get(image, ""), chosen, splits)
+            yield _case(key, root / key, rows, found.get(image, []), makers.get(image, ""), chosen, splits)
         except RowError as error:
             yield Quarantined(key, str(error))
     for table in (breasts, marks):
@@ -135,13 +134,13 @@ def _split(row: Row) -> str | None:
         return None  # the image is refused for it; it must not decide where the rest of the study goes
 
 
-def _path(root: Path, rows: list[Row]) -> Path:
-    """The file of an image, by ids that are plain names: a table must not lead out of the folder."""
+def _key(rows: list[Row]) -> str:
+    """The file of an image below the root, by ids that are plain names: a table must not lead out of the folder."""
     study = one_of((row["study_id"] or None for row in rows), "study")
     image = rows[0]["image_id"]
     if study is None or not (_PLAIN_NAME.fullmatch(study) and _PLAIN_NAME.fullmatch(image)):
         raise RowError("its study or image id is missing or no plain name")
-    return root / "images" / study / f"{image}.dicom"
+    return f"images/{study}/{image}.dicom"
 
 
 def _case(
@@ -178,6 +177,8 @@ def _boxes(marks: list[Row], shape: tuple[int, int], chosen: frozenset[str]) -> 
     if any(healthy):
         if not all(names == {NO_FINDING} for names in categories):
             raise RowError("its rows say both a finding and no finding")
+        if any(row[corner] for row in marks for corner in _CORNERS):
+            raise RowError("it has no finding, but a box")
         return ()
     boxes = []
     for row, names in zip(marks, categories, strict=True):

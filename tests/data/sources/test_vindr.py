@@ -81,7 +81,6 @@ def test_metadata_may_be_missing_and_the_header_tells_the_vendor(vindr):
         ("['Mass' 'Asymmetry']", 1),  # as NumPy prints it
         ('["Mass", "Skin Thickening"]', 1),
         (" [ 'mass' , 'Asymmetry' ] ", 1),
-        ("['No Finding']", 0),
     ],
 )
 def test_lists_of_categories_as_text(vindr, text, count):
@@ -108,6 +107,7 @@ def bad_rows():
         ({"finding_categories": "['Mass', Asymmetry]"}, "1 L CC", "cannot be read"),
         ({"finding_categories": "[" * 5000}, "1 L CC", "cannot be read"),
         ({"finding_categories": "['Mass', 'No Finding']"}, "1 L CC", "both a finding and no finding"),
+        ({"finding_categories": "['No Finding']"}, "1 L CC", "no finding, but a box"),
         ({"laterality": "R"}, "1 L CC", "disagree about its laterality"),
         ({"breast_density": "DENSITY D"}, "1 L CC", "disagree about its breast_density"),
         ({"study_id": md5("study 0")}, "1 L CC", "disagree about its study_id"),
