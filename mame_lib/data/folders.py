@@ -1,4 +1,4 @@
-"""Writing a folder so that it is there whole or not at all."""
+"""Writing a folder so that it is there whole or not at all, and by one process at a time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from mame_lib.errors import InputError
 
 
 @contextmanager
@@ -47,3 +49,25 @@ def replace_folder(partial: Path, root: Path) -> None:
         if root.is_dir():
             root.rmdir()  # Windows cannot rename onto an empty folder
         os.replace(partial, root)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock that the system releases when the process ends, however it ends (where it has such locks).
+
+    Raises
+    ------
+    InputError
+        If another process holds it.
+    """
+    with open(path, "w", encoding="utf-8") as stream:
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            yield
+            return
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"another `mame prepare` is at work in {path.parent}; wait for it to end.") from error
+        yield

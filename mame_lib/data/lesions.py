@@ -73,8 +73,8 @@ class LesionSpec:
                 raise InputError(f"lesion {name} {number} is out of range; use {low:g} to {high:g}.")
         if self.center is not None and not all(0 < part < 1 for part in self.center):
             raise InputError(f"lesion center {self.center} is outside the image; use fractions of the side, 0 to 1.")
-        if self.variant < 0:
-            raise InputError(f"lesion variant {self.variant} is negative; use 0 or more.")
+        if not isinstance(self.variant, int) or self.variant < 0:
+            raise InputError(f"lesion variant {self.variant} is not possible; use a whole number, 0 or more.")
 
     def mirrored(self) -> LesionSpec:
         """The same request in the mirrored image."""

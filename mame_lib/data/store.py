@@ -20,7 +20,7 @@ from typing import Any
 
 from mame_lib.data import manifest
 from mame_lib.data.case import Case
-from mame_lib.data.folders import replace_folder
+from mame_lib.data.folders import locked, replace_folder
 from mame_lib.data.manifest import Manifest, Refused
 from mame_lib.data.pool import Lost, each
 from mame_lib.data.preparation import Options, case_id, prepare_case
@@ -209,7 +209,7 @@ def _workshop(root: Path, header: dict[str, Any], overwrite: bool) -> Iterator[P
         overwrite = begun is None
     made = [parent for parent in (root.parent, *root.parent.parents) if not parent.exists()]
     work.mkdir(parents=True, exist_ok=True)
-    with _locked(work / LOCK):
+    with locked(work / LOCK):
         if overwrite:
             _empty(work)
         manifest.make_folders(work)
@@ -235,22 +235,6 @@ def _empty(work: Path) -> None:
             shutil.rmtree(entry)
         elif entry.name != LOCK:
             entry.unlink()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that the system releases when the process ends, however it ends (where it has such locks)."""
-    with open(path, "w", encoding="utf-8") as stream:
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            yield
-            return
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"another `mame prepare` is at work in {path.parent}; wait for it to end.") from error
-        yield
 
 
 def _read_journal(work: Path) -> dict[str, _Done]:

@@ -136,16 +136,16 @@ def test_area_is_exact_from_the_smallest_to_the_biggest_breast(view: str) -> Non
 
 
 def test_paper_priors_have_the_paper_s_distributions() -> None:
-    drawn = [draw(size=64, seed=12, index=index, priors="paper") for index in range(500)]
+    drawn = [draw(size=64, seed=12, index=index, priors="paper") for index in range(300)]
     area = np.array([one.area_ratio for one in drawn])
-    assert area.mean() == pytest.approx(0.435, abs=0.02) and area.std() == pytest.approx(0.135, abs=0.012)
+    assert area.mean() == pytest.approx(0.435, abs=0.025) and area.std() == pytest.approx(0.135, abs=0.017)
     assert area.min() >= 0.08 and area.max() <= 0.92
     assert all(area_class(one.area_ratio) == one.attributes.area for one in drawn)
     share = {word: np.mean([one.attributes.density == word for one in drawn]) for word in DENSITIES}
     for word, expected in PAPER_DENSITY.items():  # three standard errors
-        assert share[word] == pytest.approx(expected, abs=3 * (expected * (1 - expected) / 500) ** 0.5 + 1e-9)
-    assert np.mean([one.attributes.view == "CC" for one in drawn]) == pytest.approx(0.5, abs=0.07)
-    assert np.mean([one.attributes.vendor == "siemens" for one in drawn]) == pytest.approx(0.5, abs=0.07)
+        assert share[word] == pytest.approx(expected, abs=3 * (expected * (1 - expected) / 300) ** 0.5 + 1e-9)
+    assert np.mean([one.attributes.view == "CC" for one in drawn]) == pytest.approx(0.5, abs=0.09)
+    assert np.mean([one.attributes.vendor == "siemens" for one in drawn]) == pytest.approx(0.5, abs=0.09)
 
 
 @pytest.mark.parametrize("priors", PRIORS)
@@ -161,7 +161,7 @@ def test_saying_one_attribute_never_changes_another(priors: str) -> None:
 def test_noise_adds_grain_and_nothing_else() -> None:
     said = Attributes(vendor="hologic", density="high")
     grains = []
-    for noise in (0.0, 1.0, 4.0):
+    for noise in (0.0, 3.0, 8.0):
         phantom = draw(said, size=256, seed=1, index=2, noise=noise)
         grains.append(haar_noise(phantom.image, phantom.mask))
         assert phantom.noise == noise and np.array_equal(phantom.image > 0, phantom.mask)
@@ -202,9 +202,11 @@ def test_marker_is_burned_into_the_air_and_readable(laterality: str, size: int) 
 
 
 def test_marker_without_room_is_left_out() -> None:
-    phantom = draw(Attributes(area="big", view="CC"), size=128, seed=0, priors="uniform", marker=True)
-    plain = draw(Attributes(area="big", view="CC"), size=128, seed=0, priors="uniform")
-    assert phantom.marker is None and np.array_equal(phantom.image, plain.image)
+    said = Attributes(area="big", view="CC")
+    pairs = [[draw(said, size=64, seed=1, index=k, marker=marker) for marker in (True, False)] for k in range(6)]
+    crowded = [pair for pair in pairs if pair[0].marker is None]
+    assert crowded
+    assert all(np.array_equal(marked.image, plain.image) for marked, plain in crowded)
 
 
 def test_texture_field_has_unit_variance_and_its_power_law() -> None:
