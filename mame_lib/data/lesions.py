@@ -146,6 +146,8 @@ def insert(
         displaced = _DISPLACED * profile * (tissue - smooth)
     else:
         raised = _specks(rng, size, center, (width, height), side_mm, full_mm)
+        # specks too faint for the mask are left out, lest something of the lesion lie outside its box
+        raised *= ndimage.binary_dilation(raised > _EDGE * raised.max())
         profile, displaced = raised, np.zeros_like(raised)
     mask = profile > _EDGE * profile.max()
     peak = float(raised.max())

@@ -281,6 +281,22 @@ def test_a_file_far_larger_than_its_image_is_not_read(path):
     assert time.perf_counter() - start < 1
 
 
+def test_a_file_as_vindr_mammo_has_it(path):
+    """Its de-identification leaves UIDs that are none, no SOP class, no patient, and several windows."""
+    fields = dict.fromkeys(("SOPClassUID", "SOPInstanceUID", "PatientName", "PatientID", "PatientBirthDate"))
+    fields |= {"StudyInstanceUID": "3f22cdda8da215e3f22cdda8da215e00", "Manufacturer": "Planmed",
+               "PhotometricInterpretation": "MONOCHROME1", "WindowCenter": [2048, 1500], "WindowWidth": [4096, 900],
+               "WindowCenterWidthExplanation": ["NORMAL", "HARDER"], "PixelPaddingValue": 4095}  # fmt: skip
+    save(path, **fields)
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.MediaStorageSOPClassUID = "1.2.3.4"
+    dataset.save_as(path)
+    image = dicom.read(path, salt=b"a")
+    assert image.attributes == Attributes(None, "MLO", laterality="R") and image.maker == "planmed"
+    assert image.patient == dicom.pseudonym("3f22cdda8da215e3f22cdda8da215e00", b"a")
+    assert np.allclose(image.pixels, 1 - RAMP / 4095, atol=1e-6)
+
+
 def test_film_is_accepted_when_it_shows_a_breast(path):
     fields = {"Modality": "CR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1", "PresentationIntentType": None}
     assert dicom.read(save(path, **fields)).attributes.view == "MLO"

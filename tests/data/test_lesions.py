@@ -51,7 +51,7 @@ def test_a_lesion_changes_nothing_but_its_own_pixels(
     assert ill.attributes == replace(healthy.attributes, finding="lesion")
     assert ill.glandular_fraction == healthy.glandular_fraction and np.array_equal(ill.mask, healthy.mask)
     x0, y0, x1, y1 = lesion.box
-    margin = 1 + int(0.35 * max(x1 - x0, y1 - y0))  # where the profile is below 12 %
+    margin = 2 + int(0.25 * max(x1 - x0, y1 - y0))  # where the profile is below 12 %
     near = ndimage.binary_dilation(lesion.mask, iterations=margin)
     assert np.array_equal(ill.image[~near], healthy.image[~near])
     assert lesion.box == box_of(lesion.mask)
