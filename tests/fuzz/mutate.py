@@ -29,7 +29,7 @@ from mame_lib.errors import InputError
 
 LIMIT = 5  # seconds for one file
 MEMORY = 6 * 2**30  # bytes of address space: a bomb becomes a MemoryError
-SHAPE = (40, 33)
+SHAPE = (80, 66)
 SECRET = "Doe^Planted"
 
 GRAYSCALE = [
@@ -54,7 +54,7 @@ WORDS = ["", "MG", "CC", "MLO", "L", "R", "B", "YES", "FOR PROCESSING", "MONOCHR
 
 def image(bits: int) -> np.ndarray:
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
-    soft = np.clip(1 - (x / 25) ** 2 - ((y - 20) / 19) ** 2, 0, 1)
+    soft = np.clip(1 - (x / 50) ** 2 - ((y - 40) / 38) ** 2, 0, 1)
     return np.rint(soft * ((1 << bits) - 1)) / ((1 << bits) - 1)
 
 

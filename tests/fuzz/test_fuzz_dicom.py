@@ -1,5 +1,6 @@
 """Damaged DICOM files are read or refused with a reason, fast, and never take the caller down."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -13,6 +14,9 @@ import pytest
 pytest.importorskip("pydicom")
 pytest.importorskip("pylibjpeg")
 pytest.importorskip("jpeg_ls")
+
+from mame_lib.cli import main  # noqa: E402
+from mame_lib.data.manifest import load  # noqa: E402
 
 PROGRAM = Path(__file__).with_name("mutate.py")
 COUNT = int(os.environ.get("MAME_FUZZ_DICOM", "300"))
@@ -50,3 +54,25 @@ def test_damaged_files_are_read_or_refused(tmp_path):
     # The mutations reach both ends: some files survive, most do not, for many different reasons.
     assert kinds["read"] >= COUNT // 10 and kinds["refused"] >= COUNT // 3
     assert len({outcome["reason"] for outcome in outcomes}) >= 12
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_folder_of_damaged_files_becomes_a_data_set(tmp_path, capsys):
+    """The whole road: each file is either in the data set or in the list of the refused, and no name in either."""
+    spec = importlib.util.spec_from_file_location("mutate", PROGRAM)
+    mutate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(mutate)
+    count = max(60, COUNT // 5)
+    source = tmp_path / "source"
+    source.mkdir()
+    for seed in range(FIRST, FIRST + count):
+        (source / f"{seed:06d}.dcm").write_bytes(mutate.damaged(seed))
+    command = ["prepare", "folder", str(source), "--out", str(tmp_path / "out"), "--size", "64", "--salt", "w"]
+    assert main([*command, "--workers", "2"]) == 0
+    data = load(tmp_path / "out")
+    refused = data.info["quarantined"]
+    assert len(data.cases) + len(refused) == count and len(data.cases) > count // 10
+    lost = [entry for entry in refused if "crashed" in entry["reason"] or "longer than" in entry["reason"]]
+    assert not lost
+    written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert mutate.SECRET.encode() not in written and mutate.SECRET not in "".join(capsys.readouterr())
