@@ -11,8 +11,6 @@ files: agreement is a fit, not an independent validation.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import time
 from collections import Counter
 from pathlib import Path
@@ -21,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from provenance import report
 
-from mame_lib import __version__
 from mame_lib.data.case import DENSITIES, VENDORS, VIEWS, Attributes
 from mame_lib.data.geometry import face_left, left_gap, to_square
 from mame_lib.data.masks import breast_mask
@@ -172,15 +170,8 @@ def main() -> None:
         "texture": texture(options.count, options.real),
         "priors": priors(options.population),
         "processor_seconds": seconds(),
-        "provenance": {
-            "library": __version__, "numpy": np.__version__, "machine": platform.machine(),
-            "python": platform.python_version(), "seed": SEED,
-        },
-    }  # fmt: skip
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    }
+    report(result, options.out, "scipy", seed=SEED)
 
 
 if __name__ == "__main__":

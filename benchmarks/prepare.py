@@ -11,9 +11,7 @@ patient and survives a kill. The two take turns; medians are reported. Then memo
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -21,12 +19,12 @@ import sys
 import tempfile
 import threading
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from provenance import report
 
 from mame_lib.data.case import Attributes
 from mame_lib.data.dicom_export import save_dicom
@@ -168,7 +166,8 @@ def run(count: int, rounds: int, workers: int) -> dict[str, Any]:
         gap = difference(folder / "straightforward-0", folder / "ours-0")
         small = folder / "small.dcm"
         phantom = draw(Attributes(laterality="L"), size=704, seed=1).image
-        save_dicom(small, phantom / np.float32(255), attributes=Attributes("hologic", "CC"), patient="S", spacing_mm=0.3)
+        said = Attributes("hologic", "CC", laterality="L")
+        save_dicom(small, phantom / np.float32(255), attributes=said, patient="S", spacing_mm=0.3)
         return {
             "files": count, "rounds": rounds, "workers": workers, "matrix": [HEIGHT, WIDTH], "size": SIZE,
             "images_per_second": {way: round(value, 2) for way, value in speed.items()},
@@ -196,16 +195,7 @@ def main() -> None:
         straightforward(Path(options.source), Path(options.to))
     else:
         result = run(options.count, options.rounds, options.workers)
-        names = ("pydicom", "numpy", "pillow", "scipy", "pebble")
-        result["provenance"] = {
-            "command": "python benchmarks/prepare.py", "date": time.strftime("%Y-%m-%d"),
-            "python": platform.python_version(), "cpus": os.cpu_count(),
-            "versions": {name: version(name) for name in names},
-        }  # fmt: skip
-        text = json.dumps(result, indent=1)
-        print(text)
-        if options.out:
-            options.out.write_text(text + "\n")
+        report(result, options.out, "pydicom", "python-gdcm", "pillow", "scipy", "pebble")
 
 
 if __name__ == "__main__":

@@ -8,17 +8,14 @@
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
+from provenance import report
 
-from mame_lib import __version__
 from mame_lib.data import manifest
 from mame_lib.data.case import AREAS, DENSITIES, VENDORS, VIEWS, Attributes
 from mame_lib.data.phantom import draw
@@ -99,14 +96,7 @@ def main() -> None:
         "what": "the same readers on phantoms of seed 900000 and on their reconstructions, share of the true word",
         **ceiling(mame),
     }
-    result["provenance"] = {
-        "model": options.model, "library": __version__, "torch": torch.__version__, "machine": platform.machine(),
-        "python": platform.python_version(),
-    }  # fmt: skip
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    report(result, options.out, "torch", "diffusers", model=options.model)
     if options.sheet:
         rows = [np.concatenate(pixels[i : i + 8], axis=1) for i in range(0, len(pixels) - 7, 8)]
         Image.fromarray(np.concatenate(rows)).save(options.sheet)

@@ -92,6 +92,8 @@ def _phantom(arguments: argparse.Namespace) -> int:
 def _prepare(arguments: argparse.Namespace) -> int:
     _check_out(arguments.out)
     _check_log(arguments.log, arguments.out)
+    if arguments.folder.resolve() in (arguments.out.resolve(), *arguments.out.resolve().parents):
+        raise InputError(f"{arguments.out} lies inside the source {arguments.folder}; write the data set elsewhere.")
     from mame_lib.data.preparation import Options
     from mame_lib.data.salt import local_salt
     from mame_lib.data.sources import SOURCES
@@ -109,16 +111,20 @@ def _prepare(arguments: argparse.Namespace) -> int:
     )
     # Not the paths of the source and its table: they may hold a name.
     settings = {name: value if name != "table" else True for name, value in extra.items()}
-    prepared = prepare(
-        cases,
-        arguments.out,
-        options,
-        source=arguments.source,
-        settings=settings,
-        workers=arguments.workers or os.cpu_count() or 1,
-        overwrite=arguments.overwrite,
-        progress=lambda finished, total: _progress(finished, total, "image"),
-    )
+    try:
+        prepared = prepare(
+            cases,
+            arguments.out,
+            options,
+            source=arguments.source,
+            settings=settings,
+            workers=arguments.workers or os.cpu_count() or 1,
+            overwrite=arguments.overwrite,
+            progress=lambda finished, total: _progress(finished, total, "image"),
+        )
+    except (KeyboardInterrupt, SystemExit):
+        print("mame: stopped; the same command goes on from here.", file=sys.stderr)
+        raise
     return _report(prepared, arguments)
 
 

@@ -60,6 +60,8 @@ def tree(folder):
         ("prepare", "SOURCE"),
         ("prepare folder", "SRC"),
         ("prepare folder nothing --out a", "nothing does not exist"),
+        ("prepare folder full --out full/data", "inside the source"),
+        ("prepare folder . --out a", "inside the source"),
         ("prepare folder file --out a", "not a folder"),
         ("prepare folder empty --out a", "no image"),
         ("prepare folder empty --out a/b/c", "no image"),
@@ -118,7 +120,8 @@ def test_unwritable_parent(here, capsys):
 
 
 def test_phantom_with_lesions(here, capsys):
-    assert main("phantom --count 12 --size 64 --lesions 0.5 --priors paper --out data".split()) == 0
+    command = ["phantom", "--count", "12", "--size", "64", "--lesions", "0.5", "--priors", "paper"]
+    assert main([*command, "--out", "data"]) == 0
     cases = [json.loads(line) for line in (here / "data" / "metadata.jsonl").read_text().splitlines()]
     ill = [case for case in cases if case["attributes"].get("finding") == "lesion"]
     assert 1 <= len(ill) < 12 and all(len(case["boxes"]) == 1 and case["lesion_file_name"] for case in ill)
@@ -347,6 +350,31 @@ def test_a_killed_run_leaves_nothing(tmp_path, number):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_preparation_goes_on(clinic, number):
+    """A polite stop ends the workers, says how to go on, and the second call finishes."""
+    for k in range(8, 60):
+        (clinic / "clinic" / f"{k}_L_CC.png").write_bytes((clinic / "clinic" / "7_L_CC.png").read_bytes())
+    command = [sys.executable, "-m", "mame_lib", "prepare", "folder", "clinic", "--out", "data", "--size", "64"]
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command, cwd=clinic, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=listen
+    )
+    deadline = time.monotonic() + 50
+    while not list(clinic.glob(".data.partial/images/*.png")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=50)
+    if process.returncode:  # it may have been quicker than the signal
+        assert process.returncode == 128 + number and b"goes on from here" in err
+        assert not (clinic / "data").exists()
+    done = subprocess.run(command, cwd=clinic, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "55 images" in done.stdout and not (clinic / ".data.partial").exists()
+
+
 def test_doctor(capsys):
     from mame_lib.doctor import _meets
 
@@ -378,4 +406,5 @@ def test_lazy_names():
 def test_the_parser_knows_what_the_library_knows():
     from mame_lib.data import geometry, grayscale, phantom, sources
 
-    assert FITS == geometry.FITS and PRIORS == phantom.PRIORS and INTENSITIES == grayscale.INTENSITIES and set(SOURCE_HELP) == set(sources.SOURCES)
+    assert (FITS, PRIORS, INTENSITIES) == (geometry.FITS, phantom.PRIORS, grayscale.INTENSITIES)
+    assert set(SOURCE_HELP) == set(sources.SOURCES)

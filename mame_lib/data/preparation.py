@@ -17,7 +17,14 @@ from scipy import ndimage
 from mame_lib.data import dicom, raster
 from mame_lib.data.case import Attributes, area_class
 from mame_lib.data.geometry import (
-    FITS, KEEP, Box, FloatBox, SquareTransform, faces_right, left_gap, tissue_kept,
+    FITS,
+    KEEP,
+    Box,
+    FloatBox,
+    SquareTransform,
+    faces_right,
+    left_gap,
+    tissue_kept,
 )  # fmt: skip
 from mame_lib.data.manifest import Item
 from mame_lib.data.masks import breast_mask

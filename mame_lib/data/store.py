@@ -133,9 +133,8 @@ def _by_id(
     by_id: dict[str, SourceCase] = {}
     refused = [entry for entry in listed if isinstance(entry, Quarantined)]
     for case in listed:
-        if isinstance(case, SourceCase):
-            if by_id.setdefault(case_id(case, salt), case) is not case:
-                refused.append(Quarantined(case.key, "the source lists it twice; the first entry counts"))
+        if isinstance(case, SourceCase) and by_id.setdefault(case_id(case, salt), case) is not case:
+            refused.append(Quarantined(case.key, "the source lists it twice; the first entry counts"))
     return by_id, refused
 
 

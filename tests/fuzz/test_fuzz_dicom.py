@@ -15,8 +15,8 @@ pytest.importorskip("pydicom")
 pytest.importorskip("pylibjpeg")
 pytest.importorskip("jpeg_ls")
 
-from mame_lib.cli import main  # noqa: E402
-from mame_lib.data.manifest import load  # noqa: E402
+from mame_lib.cli import main
+from mame_lib.data.manifest import load
 
 PROGRAM = Path(__file__).with_name("mutate.py")
 COUNT = int(os.environ.get("MAME_FUZZ_DICOM", "300"))
