@@ -22,10 +22,10 @@ def breast_mask(image: NDArray[np.uint8], *, sensitivity: float = 1.0) -> Mask:
     Survives JPEG, noise, the ripples of an autoencoder, and a background that is gray. What is unlike the background
     is found by a threshold, the largest component that touches the chest wall is kept, and its rows are filled from
     the chest wall to the skin. `sensitivity` multiplies the threshold's height above the background: 0.75 and 1.33
-    show how much the outline depends on it. Where nothing is found, all is False.
+    show how much the outline depends on it. Where nothing is found, all is False. About 2 ms at 128 px, 9 at 512.
 
-    Sources: rule of thumb of background and threshold as compared on film and digital images in many papers, with
-    0.45 of the fat's height over the background, found on phantoms, so that blur does not widen the breast.
+    The rules are ours; their numbers were chosen on phantoms, clean, blurred and on gray (0.45 of the height of dark
+    fat over the background, so that blur moves the outline little). Gray as bright as the breast hides it.
     """
     side = image.shape[0]
     coarse = _reduced(image)  # [c, c]

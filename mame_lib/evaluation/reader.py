@@ -95,7 +95,7 @@ class Reading(NamedTuple):
 
 
 class Reader(nn.Module):
-    """Two trunks of five convolutions, for shape and for tone, and their heads; 86,000 parameters.
+    """Two trunks of five convolutions, for shape and for tone, and their heads; 97,000 parameters.
 
     The view is read from gray values standardized inside the breast, so that no vendor's tone decides it; density
     and vendor look are read from the plain ones. `scale` holds the calibration found on phantoms that were not
@@ -109,7 +109,9 @@ class Reader(nn.Module):
         super().__init__()
         self.shape = _trunk(4)  # standardized gray, mask, x, y
         self.tone = _trunk(4)  # gray, mask, x, y
-        self.muscle = nn.Conv2d(_WIDTHS[1] + _WIDTHS[2], 1, 3, padding=1)
+        self.muscle = nn.Sequential(
+            nn.Conv2d(_WIDTHS[1] + _WIDTHS[2], 24, 3, padding=1), nn.SiLU(), nn.Conv2d(24, 1, 1)
+        )
         self.view = _head(1)
         self.look = _head(3)  # vendor, root, log of root's variance
         self.register_buffer("scale", torch.ones(4))
