@@ -98,11 +98,8 @@ class Manifest:
 
 def split_of(patient: str) -> str:
     """Split of a patient: about 10 % go to validation. It depends on the pseudonym alone."""
-    return (
-        "validation"
-        if int(hashlib.sha256(patient.encode()).hexdigest(), 16) % 100 < VALIDATION_PERCENT
-        else "train"
-    )
+    number = int(hashlib.sha256(patient.encode()).hexdigest(), 16)
+    return "validation" if number % 100 < VALIDATION_PERCENT else "train"
 
 
 def write(
