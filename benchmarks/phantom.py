@@ -98,9 +98,8 @@ def texture(count: int, real: Path | None) -> dict[str, Any]:
         files = sorted(p for p in real.rglob("*") if p.suffix in {".png", ".jpg"} and p.parent.name != "masks")
         measured = [profile(image, breast_mask(image)) for image in map(real_image, files)]
         result["real"] = {
-            "files": [str(path.relative_to(real)) for path in files],
+            "images": len(files),  # no names and no single image: they belong to patients
             **summary(measured),
-            "each": [{key: round(value, 3) for key, value in row.items()} for row in measured],
         }
         spans = {key: (min(r[key] for r in measured), max(r[key] for r in measured)) for key in measured[0]}
         result["inside_span_of_these_files"] = {
