@@ -22,8 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def here(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))  # not this computer's salt
     (tmp_path / "file").write_text("x")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("x")
@@ -146,9 +147,8 @@ def test_phantom(here, capsys):
 
 
 @pytest.fixture
-def clinic(here, monkeypatch):
-    """Three pictures of one patient, one damaged file, and a salt that is not this computer's."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(here / "config"))
+def clinic(here):
+    """Three pictures of one patient and one damaged file."""
     y, x = np.mgrid[0:160, 0:120]
     breast = np.where(np.hypot((y - 80) / 60, x / 70) < 1, 180 - x, 0).astype(np.uint8)
     (here / "clinic").mkdir()

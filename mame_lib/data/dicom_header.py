@@ -187,7 +187,10 @@ def is_raw(dataset: Any) -> bool:
 
 def _raw(dataset: Any) -> str | None:
     if is_raw(dataset):
-        return "it is FOR PROCESSING (raw detector data); export the FOR PRESENTATION image instead."
+        return (
+            "it is FOR PROCESSING (raw detector data); export the FOR PRESENTATION image instead, "
+            "or have it converted (--for-processing log)."
+        )
     return None
 
 
