@@ -121,9 +121,11 @@ def _compressed(dataset: Any, layout: Layout, rows: int, columns: int) -> NDArra
     plugin = next((name for name in _DECODERS[syntax] if name in decoder.available_plugins), None)
     if plugin is None:
         raise InputError(f"no decoder for its pixels ({syntax.name}) is installed; get one with: {INSTALL_DECODERS}.")
+    # GDCM ends the process on 8-bit JPEG of which the header says that fewer bits are used; it need not know.
+    bits = {"bits_stored": 8} if plugin == "gdcm" and layout.allocated == 8 else {}
     try:
         with _quiet(plugin):
-            values, _ = decoder.as_array(dataset, decoding_plugin=plugin, correct_unused_bits=False)
+            values, _ = decoder.as_array(dataset, decoding_plugin=plugin, correct_unused_bits=False, **bits)
     except Exception as error:  # each decoder raises what it likes
         raise InputError(f"its pixels ({syntax.name}) cannot be decoded; the file is damaged.") from error
     if values.shape != (rows, columns) or values.dtype.kind not in "iu" or values.dtype.itemsize > 2:

@@ -56,6 +56,12 @@ def test_damaged_files_are_read_or_refused(tmp_path):
     assert len({outcome["reason"] for outcome in outcomes}) >= 12
 
 
+@pytest.mark.parametrize("seed", [54622])
+def test_a_seed_that_once_crashed(seed, tmp_path):
+    """54622: 8-bit JPEG lossless, two bits used by its header; GDCM ended the process."""
+    assert [outcome["kind"] for outcome in run(seed, seed + 1, tmp_path / "report.jsonl")] == ["read"]
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_folder_of_damaged_files_becomes_a_data_set(tmp_path, capsys):
     """The whole road: each file is either in the data set or in the list of the refused, and no name in either."""
