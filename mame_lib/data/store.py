@@ -3,7 +3,8 @@
 The work happens in a hidden sibling of the output, `.NAME.partial`. Each picture is written to a temporary name
 and renamed, each finished case is one line of a journal there, and when all are done the folder takes its name.
 A run that was killed finds the journal and does only what is missing; the result is the same to the byte. A run
-on a complete data set adds what is new in the source and tries again what was refused.
+on a complete data set adds what is new in the source and tries again what was refused; what is there stays as it
+is, also if a table of the source has changed since (`overwrite` makes all anew).
 """
 
 from __future__ import annotations
