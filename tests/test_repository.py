@@ -168,6 +168,14 @@ def test_no_pickle_in_the_library() -> None:
         assert not re.search(r"^\s*(import|from) pickle|torch\.load\((?!.*weights_only=True)", text, flags=re.M), path
 
 
+def test_no_tracked_file_tells_a_path_of_somebodys_machine() -> None:
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+    configurations = [ROOT / name for name in listing if name.endswith((".json", ".jsonl", ".toml", ".yml"))]
+    for path in configurations or (ROOT / "mame_lib" / "weights").rglob("*.json"):
+        found = re.search(r'"/(?:tmp|home|root|work|Users|mnt|var)/[^"]*"', path.read_text(encoding="utf8"))
+        assert not found, f"{path.relative_to(ROOT)}: {found[0] if found else ''}"
+
+
 def test_vendored_files_are_complete() -> None:
     subprocess.run([sys.executable, str(ROOT / "tools" / "vendor.py")], check=True)
 

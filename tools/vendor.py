@@ -1,9 +1,10 @@
 """Fetch the two JavaScript libraries of the book, so that a page never asks the network for them.
 
-    python tools/vendor.py            # check what is committed: every file is there
+    python tools/vendor.py            # check what is committed: every file is there, and no CDN
     python tools/vendor.py --fetch    # download from the npm registry, verify sha512, unpack
 
-MathJax 3.2.2 (Apache-2.0) sets the formulas; html-manager 1.0.15 (BSD-3-Clause) draws the widgets.
+MathJax 3.2.2 (Apache-2.0) sets the formulas; html-manager 1.0.15 (BSD-3-Clause) draws the widgets. Both name a CDN
+for what this book does not use (speech rules, widgets of third parties); `offline` takes those addresses out.
 """
 
 from __future__ import annotations
@@ -45,6 +46,15 @@ PACKAGES: dict[str, tuple[str, str, dict[str, str]]] = {
 }
 
 
+CDN, ABSENT = b"https://cdn.jsdelivr.net/npm/", b"./absent/"
+CHANGED = b"\n/* Changed for this book by tools/vendor.py: the addresses of a CDN were replaced by ./absent/. */\n"
+
+
+def offline(name: str, data: bytes) -> bytes:
+    """A script that cannot ask a CDN for more, with the notice of the change; anything else as it is."""
+    return data.replace(CDN, ABSENT) + CHANGED if name.endswith(".js") and CDN in data else data
+
+
 def unpack(tarball: bytes, sha512: str, wanted: dict[str, str], folder: Path) -> int:
     """Write the wanted members of a verified tarball into `folder`; returns how many."""
     if hashlib.sha512(tarball).hexdigest() != sha512:
@@ -60,7 +70,7 @@ def unpack(tarball: bytes, sha512: str, wanted: dict[str, str], folder: Path) ->
                 suffix = member.name[len(source) :] if source.endswith("/") else ""
                 path = folder / (target + suffix)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data.read())
+                path.write_bytes(offline(path.name, data.read()))
                 written += 1
     return written
 
@@ -82,6 +92,10 @@ def main() -> int:
         missing = [target for target in wanted.values() if not (VENDOR / name / target).exists()]
         if missing:
             print(f"{name}: {missing[0]} is missing; run `python tools/vendor.py --fetch`.", file=sys.stderr)
+            return 1
+        asking = [path.name for path in (VENDOR / name).rglob("*.js") if CDN in path.read_bytes()]
+        if asking:
+            print(f"{name}: {asking[0]} names a CDN; run `python tools/vendor.py --fetch`.", file=sys.stderr)
             return 1
     return 0
 

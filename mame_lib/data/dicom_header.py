@@ -42,7 +42,7 @@ _VIEW_CODES = {
     "XCCM": ("R-1024B", "399101009", "Y-X1771"),
     "SPECIMEN": ("G-8310", "127457009"),
 }
-# Two-letter names of modified views, as ACR's quality manual has them; some makers write them as the view.
+# Names of modified views, as ACR's quality manual has them; some makers write them as the view.
 _OTHER_VIEWS = ("XCC", "AT", "CV", "RL", "RM", "RI", "RS", "TAN", "CCM", "MLOM", "CCID", "MLOID", "FLATFIELD")
 _KNOWN_VIEWS = frozenset((*_VIEW_CODES, *_OTHER_VIEWS))
 
@@ -138,8 +138,7 @@ def laterality(dataset: Any) -> str | None:
 
 def refuse(dataset: Any, *, for_processing: bool = False) -> None:
     """Return if the header is that of one plain mammogram, a view CC, MLO or unstated; pixels are not looked at.
-
-    for_processing: let raw detector data pass.
+    With `for_processing`, raw detector data pass.
 
     Raises
     ------

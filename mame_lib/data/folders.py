@@ -33,10 +33,15 @@ def complete_or_nothing(root: Path) -> Iterator[Path]:
         raise
 
 
+def aside_of(root: Path) -> Path:
+    """Where `replace_folder` keeps the old folder while it works."""
+    return root.with_name(f".{root.name}.old")
+
+
 def replace_folder(partial: Path, root: Path) -> None:
     """Rename `partial` to `root`; an old folder is set aside as `.NAME.old` first and deleted last."""
     if root.is_dir() and any(root.iterdir()):
-        aside = root.with_name(f".{root.name}.old")
+        aside = aside_of(root)
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(root, aside)
         try:

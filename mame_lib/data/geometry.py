@@ -20,7 +20,16 @@ Box = tuple[int, int, int, int]
 FloatBox = tuple[float, float, float, float]
 FITS = ("crop", "pad")
 KEEP = 0.25  # a box of which the crop leaves less than this share is not kept
+SIZES = (64, 1024)  # smallest and largest side of a stored image, pixels
 THUMBNAIL = 256  # sides are judged on about this many pixels: finer detail does not move a chest wall
+
+
+def check_size(size: int) -> None:
+    """Raise InputError unless an image of `size` x `size` pixels can be stored: a multiple of 8 within `SIZES`."""
+    if not SIZES[0] <= size <= SIZES[1] or size % 8:
+        raise InputError(
+            f"size {size} is not possible; use a multiple of 8 from {SIZES[0]} to {SIZES[1]} pixels."
+        )
 
 
 @dataclass(frozen=True)

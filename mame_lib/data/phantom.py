@@ -20,13 +20,13 @@ from scipy import special
 
 from mame_lib.data import anatomy
 from mame_lib.data.case import AREAS, DENSITIES, VENDORS, VIEWS, Attributes
+from mame_lib.data.geometry import SIZES
 from mame_lib.data.lesions import Lesion, LesionSpec, insert
 from mame_lib.data.looks import LOOKS, burn_marker, present
 from mame_lib.data.texture import Stream
 from mame_lib.data.tissue import grow
 from mame_lib.errors import InputError
 
-SIZES = (64, 1024)  # smallest and largest image side in pixels
 PRIORS = ("uniform", "paper")
 
 # Volumetric glandular fraction drawn for each word.

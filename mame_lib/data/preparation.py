@@ -22,6 +22,7 @@ from mame_lib.data.geometry import (
     Box,
     FloatBox,
     SquareTransform,
+    check_size,
     faces_right,
     left_gap,
     tissue_kept,
@@ -32,7 +33,6 @@ from mame_lib.data.prompts import LESION_PROMPT, training_prompt
 from mame_lib.data.sources.base import Quarantined, SourceCase
 from mame_lib.errors import InputError
 
-SIZES = (64, 1024)  # smallest and largest side of a stored image, pixels
 SMALLEST_SIDE = 64  # a source image with a shorter side is a thumbnail, pixels
 SPECK = 9  # a lesion mask's component of fewer pixels is an artifact of its compression
 
@@ -61,10 +61,7 @@ class Options:
     keep: float = KEEP
 
     def __post_init__(self) -> None:
-        if not SIZES[0] <= self.size <= SIZES[1] or self.size % 8:
-            raise InputError(
-                f"size {self.size} is not possible; use a multiple of 8 from {SIZES[0]} to {SIZES[1]} pixels."
-            )
+        check_size(self.size)
         if self.fit not in FITS:
             raise InputError(f"fit {self.fit!r} is unknown; use {' or '.join(FITS)}.")
         if not 0 <= self.keep <= 1:
@@ -103,9 +100,9 @@ def prepare_case(case: SourceCase, options: Options, source: str) -> Item | Quar
     return Quarantined(case.key, reason)
 
 
-def case_id(case: SourceCase, salt: bytes) -> str:
-    """File name of the case in a data set: 16 hex digits, a salted hash of its path in the source."""
-    return dicom.pseudonym(f"case {case.key}", salt)
+def case_id(key: str, salt: bytes) -> str:
+    """File name of a case in a data set: 16 hex digits, a salted hash of its key, the path in the source."""
+    return dicom.pseudonym(f"case {key}", salt)
 
 
 def _prepared(case: SourceCase, options: Options, source: str) -> Item:
@@ -138,7 +135,7 @@ def _prepared(case: SourceCase, options: Options, source: str) -> Item:
         boxes=lesions.boxes,
         kept=lesions.kept,
         split=case.split,
-        id=case_id(case, options.salt),
+        id=case_id(case.key, options.salt),
         truth=truth,
         dropped=lesions.dropped,
     )

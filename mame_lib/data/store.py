@@ -21,7 +21,7 @@ from typing import Any
 
 from mame_lib.data import manifest
 from mame_lib.data.case import Case
-from mame_lib.data.folders import locked, replace_folder
+from mame_lib.data.folders import aside_of, locked, replace_folder
 from mame_lib.data.manifest import Manifest, Refused
 from mame_lib.data.pool import Lost, each
 from mame_lib.data.preparation import Options, case_id, prepare_case
@@ -89,18 +89,11 @@ def prepare(
         done = _read_journal(work)
         missing = [case for key, case in by_id.items() if key not in done and key not in before]
         _adopt(before, root, work)
-        task = partial(_store, work=work, options=options, source=source)
-        finished = each(task, missing, workers=workers)
-        with open(work / JOURNAL, "a", encoding="utf-8") as journal:
-            for case, result in progress(finished, len(missing)) if progress else finished:
-                if isinstance(result, Lost):
-                    result = _Done(case_id(case, options.salt), reason=result.reason)
-                done[result.id] = result
-                journal.write(result.to_line())
-                journal.flush()
+        finished = each(partial(_store, work=work, options=options, source=source), missing, workers=workers)
+        done |= _journaled(work, progress(finished, len(missing)) if progress else finished, options.salt)
         refused += [Quarantined(by_id[key].key, d.reason) for key, d in done.items() if d.reason and key in by_id]
         refused.sort(key=lambda entry: entry.key)
-        new = sum(done[case_id(case, options.salt)].case is not None for case in missing)
+        new = sum(done[case_id(case.key, options.salt)].case is not None for case in missing)
         if known and not any(entry.case for entry in done.values()):
             shutil.rmtree(work)
             return Prepared(known, refused, 0)
@@ -109,7 +102,7 @@ def prepare(
         cases_now = _in_order(list(by_id), before, done)
         if not cases_now:
             raise InputError(_nothing_usable(refused))
-        hashed = [Refused(_hashed(entry.key, options.salt), entry.reason) for entry in refused]
+        hashed = [Refused(case_id(entry.key, options.salt), entry.reason) for entry in refused]
         _remove_strays(work, cases_now)
         manifest.write_tables(work, cases_now, refused=hashed, dropped=lost, **header)
         _tidy(work)
@@ -134,7 +127,7 @@ def _by_id(
     by_id: dict[str, SourceCase] = {}
     refused = [entry for entry in listed if isinstance(entry, Quarantined)]
     for case in listed:
-        if isinstance(case, SourceCase) and by_id.setdefault(case_id(case, salt), case) is not case:
+        if isinstance(case, SourceCase) and by_id.setdefault(case_id(case.key, salt), case) is not case:
             refused.append(Quarantined(case.key, "the source lists it twice; the first entry counts"))
     return by_id, refused
 
@@ -142,18 +135,26 @@ def _by_id(
 def _store(case: SourceCase, *, work: Path, options: Options, source: str) -> _Done:
     """Prepare one case and store its pictures; runs in a worker."""
     item = prepare_case(case, options, source)
-    name = case_id(case, options.salt)
+    name = case_id(case.key, options.salt)
     if isinstance(item, Quarantined):
         return _Done(name, reason=item.reason)
     return _Done(name, case=manifest.save(work, item, name).to_line(), dropped=item.dropped)
 
 
+def _journaled(work: Path, finished: Iterable[tuple[SourceCase, _Done | Lost]], salt: bytes) -> dict[str, _Done]:
+    """Write each case into the journal as it finishes; all of them by id."""
+    done: dict[str, _Done] = {}
+    with open(work / JOURNAL, "a", encoding="utf-8") as journal:
+        for case, result in finished:
+            entry = _Done(case_id(case.key, salt), reason=result.reason) if isinstance(result, Lost) else result
+            done[entry.id] = entry
+            journal.write(entry.to_line())
+            journal.flush()
+    return done
+
+
 def _work_of(root: Path) -> Path:
     return root.with_name(f".{root.name}.partial")
-
-
-def _old_of(root: Path) -> Path:
-    return root.with_name(f".{root.name}.old")
 
 
 def _finish_interrupted_swap(root: Path) -> None:
@@ -162,10 +163,10 @@ def _finish_interrupted_swap(root: Path) -> None:
     if manifest.is_manifest(work):
         _tidy(work)
         replace_folder(work, root)
-    elif manifest.is_manifest(_old_of(root)) and not root.exists():
-        os.replace(_old_of(root), root)
+    elif manifest.is_manifest(aside_of(root)) and not root.exists():
+        os.replace(aside_of(root), root)
     if manifest.is_manifest(root):
-        shutil.rmtree(_old_of(root), ignore_errors=True)
+        shutil.rmtree(aside_of(root), ignore_errors=True)
 
 
 def _complete(root: Path, header: dict[str, Any], overwrite: bool) -> Manifest | None:
@@ -281,10 +282,6 @@ def _in_order(listed: list[str], before: dict[str, Case], done: dict[str, _Done]
         elif key in before:
             cases.append(before[key])
     return cases
-
-
-def _hashed(key: str, salt: bytes) -> str:
-    return case_id(SourceCase(key, Path(key)), salt)
 
 
 def _remove_strays(work: Path, cases: list[Case]) -> None:

@@ -146,11 +146,29 @@ class Components:
                 requires_safety_checker=False,
             )
             pipeline.save_pretrained(temporary, safe_serialization=True)
+        for name in ("unet", "vae", "text_encoder"):
+            _forget_origin(temporary / name / "config.json")
         if self.start_mean is not None:
             save_file({"mean": self.start_mean.half().contiguous()}, temporary / START)
         (temporary / "mame.json").write_text(json.dumps({**self.info, "notice": NOTICE}, indent=2) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
+
+
+def name_of(model: str) -> str:
+    """What may be said of a base model in a file: a shipped name or Hub id as it is, of a folder its last two names.
+
+    A folder's whole path would tell about the machine, and perhaps whose it is.
+    """
+    path = Path(model)
+    return "/".join(path.parts[-2:]) if path.is_absolute() or path.is_dir() else model
+
+
+def _forget_origin(config: Path) -> None:
+    """Drop the folder that a network was loaded from, which diffusers writes into its configuration."""
+    values = json.loads(config.read_text())
+    values.pop("_name_or_path", None)
+    config.write_text(json.dumps(values, indent=2) + "\n")
 
 
 @contextmanager

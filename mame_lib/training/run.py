@@ -20,7 +20,7 @@ from mame_lib.data import manifest
 from mame_lib.data.prompts import GRAMMAR_VERSION
 from mame_lib.diffusion.start import initial_noise
 from mame_lib.errors import InputError
-from mame_lib.models.components import Components
+from mame_lib.models.components import Components, name_of
 from mame_lib.models.latents import decode, encode_moments
 from mame_lib.models.sampling import sample_states
 from mame_lib.models.text import encode_prompts, tokenize
@@ -207,7 +207,7 @@ class RunFolder:
             "format": 1,
             "library": __version__,
             "preset": config.preset,
-            "base": config.base_model,
+            "base": name_of(config.base_model),
             "prompt_grammar": GRAMMAR_VERSION,
             "sampler": SAMPLER,
             "training": {

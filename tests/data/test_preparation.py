@@ -55,7 +55,7 @@ def test_a_healthy_case(tmp_path):
 def test_pseudonyms(tmp_path):
     case = case_of(tmp_path, patient="Doe^Jane")
     item, other = prepared(case), prepared(case, Options(salt=b"other", size=128))
-    assert len(item.patient) == len(item.id) == 16 and item.id == case_id(case, b"test")
+    assert len(item.patient) == len(item.id) == 16 and item.id == case_id(case.key, b"test")
     assert item.patient != other.patient and item.id != other.id and item.patient != item.id
     assert "Doe" not in repr(dataclasses.replace(item, image=None, mask=None))
 

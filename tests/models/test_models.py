@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mame_lib.errors import InputError
-from mame_lib.models.components import Components
+from mame_lib.models.components import Components, name_of
 from mame_lib.models.latents import decode, encode_moments, sample_latents, to_tensor
 from mame_lib.models.presets import get_preset, resolve
 from mame_lib.models.sampling import sample_states
@@ -86,6 +86,19 @@ def test_saved_folder_is_a_diffusers_pipeline_and_comes_back_equal(tiny: Compone
     for state in sample_states(tiny, noise, states[:1], states[1:], guidance_scale=4.0, steps=6):
         mine = state.sample
     torch.testing.assert_close(mine, theirs.images, rtol=1e-3, atol=1e-4)
+
+
+def test_a_saved_folder_does_not_tell_where_it_came_from(tiny: Components, tmp_path) -> None:
+    tiny.save(tmp_path / "first")
+    again = Components.load(str(tmp_path / "first"))
+    again.save(tmp_path / "second")
+    for path in (tmp_path / "second").rglob("*.json"):
+        assert str(tmp_path) not in path.read_text() and "_name_or_path" not in path.read_text()
+
+
+def test_a_base_is_named_without_its_place(tmp_path) -> None:
+    assert name_of("tiny") == "tiny" and name_of("owner/model") == "owner/model"
+    assert name_of(str(tmp_path / "run-3" / "model")) == "run-3/model"
 
 
 def test_bad_names_are_explained(tmp_path) -> None:

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from mame_lib.data.case import Attributes
+from mame_lib.data.geometry import check_size
 from mame_lib.data.manifest import Item
 from mame_lib.data.prompts import LESION_PROMPT, training_prompt
 from mame_lib.errors import InputError
-
-SIZES = (64, 1024)  # smallest and largest side, pixels
 
 
 def phantom_source(
@@ -36,8 +35,7 @@ def phantom_source(
     """
     from mame_lib.data.phantom import PRIORS
 
-    if not SIZES[0] <= size <= SIZES[1] or size % 8:
-        raise InputError(f"size {size} is not possible; use a multiple of 8 from {SIZES[0]} to {SIZES[1]} pixels.")
+    check_size(size)
     if count < 1:
         raise InputError(f"count {count} is too small; ask for 1 or more phantoms.")
     if seed < 0:
