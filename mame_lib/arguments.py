@@ -15,6 +15,7 @@ SEED_LIMIT = 2**63  # torch takes seeds of 64 bits, signed
 # The same names as in the library, which is not imported before the arguments are known to be good.
 FITS = ("crop", "pad")
 PRIORS = ("uniform", "paper")
+METHODS = ("full", "unet", "lora")
 INTENSITIES = ("vendor", "range", "4095", "3500")
 SOURCE_HELP = {
     "folder": "every DICOM, PNG, JPEG and TIFF below a folder, with a table if you have one",
@@ -166,17 +167,24 @@ def _add_manifest_options(command: argparse.ArgumentParser) -> None:
 def _add_train(commands: Any) -> None:
     command = commands.add_parser("train", help="fine-tune a model on a data set", allow_abbrev=False)
     add = command.add_argument
-    add("--data", type=Path, required=True, metavar="DIR", help="data set, as written by phantom or prepare")
-    add("--out", type=Path, required=True, metavar="RUN", help="run folder to write; the model is RUN/model")
-    add("--preset", default="tiny", help="base model: tiny or sd15 (default: tiny)")
-    add("--steps", type=_whole(1), required=True, help="optimizer steps in all")
-    add("--batch-size", type=_whole(1), help="images a step (default: the preset's)")
+    add("--config", type=Path, metavar="FILE", help="settings in a TOML file, by the names of TrainConfig")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting of TrainConfig; may be repeated")
+    # None: not said here, so the file, or else the default of TrainConfig, decides.
+    add("--data", type=Path, metavar="DIR", help="data set, as written by phantom or prepare")
+    add("--out", type=Path, metavar="RUN", help="run folder to write; the model is RUN/model")
+    add("--preset", help="base model: tiny or sd15, or tiny-inpaint or sd15-inpaint for lesions (default: tiny)")
+    add("--base", metavar="MODEL", help="start from this model instead of the preset's own")
+    add("--method", choices=METHODS, help="what learns: everything, the UNet, low-rank updates (default: full)")
+    add("--steps", type=_whole(1), help="optimizer steps in all (default: 300)")
+    add("--batch-size", type=_whole(1), help="images of an optimizer step (default: the preset's)")
+    add("--micro-batch-size", type=_whole(1), help="images at once, to save memory (default: all of them)")
     add("--learning-rate", type=_positive, help="peak learning rate (default: the preset's)")
-    add("--seed", type=_seed, default=1337, help="(default: 1337, the paper's)")
-    add("--validation-every", type=_whole(0), default=100, help="steps; 0: no samples (default: 100)")
-    add("--prompt", metavar="CAPTION", help="one caption for every image (default: the data's)")
-    add("--checkpoint-every", type=_whole(0), default=0, help="steps; 0: at the end only (default: 0)")
-    add("--resume", action="store_true", help="go on from the last checkpoint of RUN")
+    add("--seed", type=_seed, help="(default: 1337, the paper's)")
+    add("--validation-every", type=_whole(0), help="steps; 0: no samples (default: 100)")
+    add("--prompt", dest="constant_prompt", metavar="CAPTION", help="one caption for every image (default: the data's)")
+    add("--prior-prompt", metavar="CAPTION", help="preserve what the base model draws of this (default: off)")
+    add("--checkpoint-every", type=_whole(0), help="steps; 0: at the end only (default: 0)")
+    add("--resume", action="store_true", default=None, help="go on from the last checkpoint of RUN")
     command.set_defaults(command="train")
 
 

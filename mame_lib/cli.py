@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -178,39 +178,31 @@ def _progress(items: Any, total: int | None, unit: str) -> Any:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    _check_out(arguments.out)
-    if not arguments.data.is_dir():
-        raise InputError(f"the data folder {arguments.data} does not exist; `mame phantom` makes one.")
     from mame_lib.training.config import TrainConfig
 
-    config = TrainConfig(
-        data=arguments.data,
-        out=arguments.out,
-        preset=arguments.preset,
-        steps=arguments.steps,
-        batch_size=arguments.batch_size,
-        learning_rate=arguments.learning_rate,
-        seed=arguments.seed,
-        validation_every=arguments.validation_every,
-        constant_prompt=arguments.prompt,
-        checkpoint_every=arguments.checkpoint_every,
-        resume=arguments.resume,
-    )
+    other = {"command", "config", "set"}
+    given = {key: value for key, value in vars(arguments).items() if key not in other and value is not None}
+    config = TrainConfig.read(arguments.config, arguments.set, **given)
+    _check_out(config.out)
+    if not config.data.is_dir():
+        raise InputError(f"the data folder {config.data} does not exist; `mame phantom` makes one.")
     _quiet_libraries()
     from mame_lib.training.loop import fit
 
     result = None
-    bar = _progress(None, arguments.steps, "step")
-    with bar:
+    main = os.environ.get("RANK", "0") == "0"
+    with _progress(None, config.steps, "step") if main else nullcontext() as bar:
         for result in fit(config):
-            bar.update(result.step - bar.n)  # a resumed run starts in the middle
-            bar.set_postfix(loss=f"{result.loss:.4f}")
+            if bar is not None:
+                bar.update(result.step - bar.n)  # a resumed run starts in the middle
+                if result.step % max(1, config.log_every) == 0:  # reading the loss waits for the GPU
+                    bar.set_postfix(loss=f"{result.loss:.4f}")
+    if not main:
+        return 0
     if result is None:
-        print(f"{arguments.out} has all of its {arguments.steps} steps already; nothing was done.")
+        print(f"{config.out} has all of its {config.steps} steps already; nothing was done.")
     else:
-        print(
-            f"{arguments.out}: step {result.step}, loss {result.loss:.4f}; model in {arguments.out / 'model'}"
-        )
+        print(f"{config.out}: step {result.step}, loss {result.loss:.4f}; model in {config.out / 'model'}")
     return 0
 
 

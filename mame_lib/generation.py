@@ -118,6 +118,7 @@ class Mame:
         return sample_states(
             parts, noise, states[:-1], states[-1:], guidance_scale=guidance_scale, steps=steps, sampler=sampler,
             spacing=spacing, generators=generators_for(seed, "sampler", indices),
+            guidance_rescale=float(parts.info.get("sampler", {}).get("guidance_rescale", 0.0)),
         )  # fmt: skip
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:

@@ -12,16 +12,29 @@ Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x [B, ...], t [B], con
 Model = Callable[[Tensor, Tensor], Tensor]  #             (x [B, ...], t [B]) -> [B, ...]
 
 
-def combine(free: Tensor, text: Tensor, guidance_scale: float) -> Tensor:
+def combine(free: Tensor, text: Tensor, guidance_scale: float, rescale: float = 0.0) -> Tensor:
     """MAM-E Eq. 9: e_free + g (e_text - e_free), in float32.
 
     g = 0 ignores the prompt, g = 1 is the plain conditional prediction, g > 1 goes beyond it.
+
+    Guidance also widens the prediction, and with it the contrast of the image. `rescale` takes that back: the
+    result is drawn by this share (0 to 1; 0.7 in Lin et al. 2024, Eq. 15 and 16) towards the standard deviation
+    that the conditional prediction has in each image.
     """
-    return free.float() + guidance_scale * (text.float() - free.float())
+    guided = free.float() + guidance_scale * (text.float() - free.float())  # [B, ...]
+    if rescale == 0.0:
+        return guided
+    dims = tuple(range(1, text.ndim))
+    ratio = text.float().std(dims, keepdim=True) / guided.std(dims, keepdim=True)  # [B, 1, ..., 1]
+    return guided * (rescale * ratio + 1.0 - rescale)
 
 
 def guided(
-    denoiser: Denoiser, conditional: Tensor, unconditional: Tensor | None, guidance_scale: float
+    denoiser: Denoiser,
+    conditional: Tensor,
+    unconditional: Tensor | None,
+    guidance_scale: float,
+    rescale: float = 0.0,
 ) -> Model:
     """Close a text-conditioned denoiser over its prompts; samplers then see a plain model(x, t).
 
@@ -32,6 +45,7 @@ def guided(
             shapes. May be None when the scale is 1, where Eq. 9 does not use it.
         guidance_scale: g of Eq. 9, any finite number. Both predictions come from one batched forward pass;
             for g = 1 and g = 0 only the half that counts is computed.
+        rescale: share of the widening by guidance that is taken back, see `combine`.
 
     Note:
         A diffusers pipeline turns guidance off for every g <= 1, so its g = 0 still follows the prompt and
@@ -55,7 +69,7 @@ def guided(
     def model(x: Tensor, t: Tensor) -> Tensor:
         context = torch.cat([_rows(unconditional, len(x)), _rows(conditional, len(x))])  # [2B, L, D]
         free, text = denoiser(torch.cat([x, x]), torch.cat([t, t]), context).chunk(2)  # 2 x [B, ...]
-        return combine(free, text, g)
+        return combine(free, text, g, rescale)
 
     return model
 

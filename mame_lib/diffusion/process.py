@@ -75,6 +75,27 @@ def target(
     return x0.float() if prediction_type == "sample" else velocity(schedule, x0, noise, t)
 
 
+def loss_weights(
+    schedule: Schedule, prediction_type: str = "epsilon", min_snr_gamma: float | None = None
+) -> Tensor:
+    """What the squared error at each timestep counts, [T] float32 (Hang et al. 2023, "Min-SNR").
+
+    All ones without a gamma. With one, the error of the *clean image* is weighted by min(snr_t, gamma), so that the
+    easy, almost clean timesteps do not dominate; expressed in the quantity the network predicts, that is
+    min(snr, gamma) / snr for epsilon, / (snr + 1) for v_prediction, and / 1 for sample.
+
+    Raises ValueError for epsilon where the schedule ends without any signal: the weight would be 0 / 0 there.
+    """
+    _check_prediction_type(prediction_type)
+    snr = schedule.alphas_cumprod.double() / schedule.sigma.double() ** 2  # [T]
+    if min_snr_gamma is None:
+        return torch.ones_like(schedule.snr)
+    if prediction_type == "epsilon" and bool((snr == 0).any()):
+        raise ValueError("Min-SNR weights of epsilon are 0 / 0 at zero terminal SNR: use v_prediction.")
+    below = {"epsilon": snr, "v_prediction": snr + 1.0, "sample": torch.ones_like(snr)}[prediction_type]
+    return (snr.clamp(max=min_snr_gamma) / below).float()  # [T]
+
+
 def predict_x0(
     schedule: Schedule, x_t: Tensor, output: Tensor, t: int | Tensor, prediction_type: str = "epsilon"
 ) -> Tensor:

@@ -24,6 +24,7 @@ class Preset:
     learning_rate: float
     batch_size: int
     about: str
+    task: str = "text-to-image"  # or "inpainting"
 
 
 PRESETS = {
@@ -34,6 +35,14 @@ PRESETS = {
     "sd15": Preset(
         "sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5", 512, 1e-6, 8,
         "Stable Diffusion 1.5 from the Hugging Face Hub, the paper's base; wants a CUDA GPU",
+    ),
+    "tiny-inpaint": Preset(
+        "tiny-inpaint", str(WEIGHTS / "tiny"), 128, 1e-3, 16,
+        "the tiny model, its UNet widened to see a mask and what lies around it", "inpainting",
+    ),
+    "sd15-inpaint": Preset(
+        "sd15-inpaint", "stable-diffusion-v1-5/stable-diffusion-inpainting", 512, 1e-6, 8,
+        "Stable Diffusion 1.5 for inpainting, the paper's base for lesions; wants a CUDA GPU", "inpainting",
     ),
 }  # fmt: skip
 

@@ -1,18 +1,25 @@
-"""Checkpoints that are whole or absent: safetensors in a temporary folder, then one rename. No pickle."""
+"""Checkpoints that are whole or absent: safetensors in a temporary folder, a manifest last, then one rename.
+
+No pickle. A machine may go down, or the disk fill up, between any two lines of this module: the newest complete
+checkpoint stays.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from mame_lib.errors import InputError
+
+MANIFEST = "state.json"
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -31,44 +38,82 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def write_checkpoint(
-    folder: Path,
-    modules: dict[str, nn.Module | dict[str, Tensor]],
-    optimizer: torch.optim.Optimizer,
-    info: dict[str, Any],
-) -> None:
-    """Write `folder` (one safetensors file a module, the optimizer, `state.json`) atomically.
+def write_checkpoint(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], info: dict[str, Any]) -> None:
+    """Write `folder`: one safetensors file a part, then `state.json` with `info` and the size of each file.
 
-    `modules` maps a file name to a network or to a plain dictionary of tensors (an EMA, say).
+    An incomplete folder of the same name is replaced, and a complete one only once the new one is.
+
+    Raises
+    ------
+    InputError
+        If the disk is full or not writable; what was there before is untouched.
     """
-    temporary = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    for name, module in modules.items():
-        tensors = module if isinstance(module, dict) else module.state_dict()
-        save_file(
-            {key: value.detach().contiguous().clone() for key, value in tensors.items()},
-            temporary / f"{name}.safetensors",
-        )
-    save_file(optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
-    (temporary / "state.json").write_text(json.dumps({**info, "files": sorted(modules)}, indent=2))
-    old = folder.with_name(folder.name + ".old")
+    temporary, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for name, tensors in parts.items():
+            path = temporary / f"{name}.safetensors"
+            save_file({key: value.detach().contiguous() for key, value in tensors.items()}, path)
+            _sync(path)
+        sizes = {name: (temporary / f"{name}.safetensors").stat().st_size for name in sorted(parts)}
+        (temporary / MANIFEST).write_text(json.dumps({**info, "files": sizes}, indent=2) + "\n")
+        _sync(temporary / MANIFEST)
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(temporary, folder)
+        _sync(folder.parent)
+    except Exception as error:  # safetensors has its own exception for a full disk
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"cannot write the checkpoint {folder} ({reason}); make room on the disk, then resume the run."
+        ) from error
     shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(temporary, folder)
-    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Have the system put a file, or the names in a folder, on the disk now."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError:
+        if path.is_file():  # some systems can't sync folders, all can sync files
+            raise
+    finally:
+        os.close(number)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint with every file at its full size."""
+    try:
+        sizes = json.loads((folder / MANIFEST).read_text())["files"]
+        return all((folder / f"{name}.safetensors").stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints `step-N` in a folder, oldest first; what a crash left half-written is passed over."""
+    found = [p for p in folder.glob("step-*") if p.name[5:].isdigit() and is_complete(p)]
+    for kept in folder.glob("step-*.old"):  # the machine went down between two renames
+        if not kept.with_suffix("").exists() and is_complete(kept):
+            os.replace(kept, kept.with_suffix(""))
+            found.append(kept.with_suffix(""))
+    return sorted(found, key=lambda p: int(p.name[5:]))
 
 
 def read_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """The tensors by file name (`optimizer` among them) and the information of a checkpoint.
+    """The tensors by file name and the information of a checkpoint.
 
     Raises `InputError` when the folder is not a complete checkpoint.
     """
     try:
-        info = json.loads((folder / "state.json").read_text())
-        names = [*info["files"], "optimizer"]
-        return {name: load_file(folder / f"{name}.safetensors") for name in names}, info
+        info = json.loads((folder / MANIFEST).read_text())
+        return {name: load_file(folder / f"{name}.safetensors") for name in info["files"]}, info
     except (OSError, KeyError, ValueError) as error:
         raise InputError(
             f"{folder} is not a complete checkpoint ({error}); start the run again without --resume."

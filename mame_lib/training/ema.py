@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 
 class EMA:
-    """A float32 shadow of the trainable parameters of some networks.
+    """A float32 shadow of some parameters.
 
-    The decay warms up as `(1 + n) / (10 + n)` after `n` updates, so that early weights are soon forgotten.
+    The decay warms up as `(1 + n) / (10 + n)` after `n` updates, so that early weights are soon forgotten. A decay of
+    0 means no average: nothing is stored, and `applied` leaves the weights as they are.
     """
 
-    def __init__(self, networks: Sequence[nn.Module], decay: float) -> None:
-        self.parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
+    def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
+        self.parameters = list(parameters) if decay > 0 else []
         self.shadow = [p.detach().clone().float() for p in self.parameters]
         self.decay, self.updates = decay, 0
 
@@ -24,13 +25,17 @@ class EMA:
     def update(self) -> None:
         """Move the shadow towards the current weights."""
         self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self.shadow, [p.detach() for p in self.parameters], 1 - decay)
+        if self.parameters:
+            decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+            torch._foreach_lerp_(self.shadow, [p.detach() for p in self.parameters], 1 - decay)
 
     @contextmanager
     @torch.no_grad()
     def applied(self) -> Iterator[None]:
         """Inside the block the networks hold the averaged weights; afterwards their own again, bit for bit."""
+        if not self.parameters:
+            yield
+            return
         raw = [p.detach().clone() for p in self.parameters]
         live: list[Tensor] = list(self.parameters)
         torch._foreach_copy_(live, self.shadow)
@@ -47,4 +52,5 @@ class EMA:
     def restore(self, tensors: dict[str, Tensor], updates: int) -> None:
         """Put back what `tensors` gave."""
         self.updates = updates
-        torch._foreach_copy_(self.shadow, [tensors[str(i)] for i in range(len(self.shadow))])
+        if self.shadow:
+            torch._foreach_copy_(self.shadow, [tensors[str(i)] for i in range(len(self.shadow))])
