@@ -15,6 +15,7 @@ SEED_LIMIT = 2**63  # torch takes seeds of 64 bits, signed
 # The same names as in the library, which is not imported before the arguments are known to be good.
 FITS = ("crop", "pad")
 PRIORS = ("uniform", "paper")
+LESION_KINDS = ("mass", "calcifications")
 METHODS = ("full", "unet", "lora")
 INTENSITIES = ("vendor", "range", "4095", "3500")
 SOURCE_HELP = {
@@ -109,6 +110,8 @@ def _add_phantom(commands: Any) -> None:
     command.add_argument("--priors", choices=PRIORS, default="uniform", help=priors_help)
     lesions_help = "share of images with a lesion, 0 to 1 (default: 0)"
     command.add_argument("--lesions", type=_real, default=0.0, metavar="SHARE", help=lesions_help)
+    kind_help = "what every lesion is (default: a mass in three out of four)"
+    command.add_argument("--lesion-kind", choices=LESION_KINDS, help=kind_help)
     _add_manifest_options(command)
     command.set_defaults(command="phantom")
 

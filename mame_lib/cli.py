@@ -78,7 +78,8 @@ def _phantom(arguments: argparse.Namespace) -> int:
     from mame_lib.data.manifest import refuse_existing, write
     from mame_lib.data.sources import phantom_source
 
-    settings = {name: getattr(arguments, name) for name in ("count", "size", "seed", "vendor", "priors", "lesions")}
+    names = ("count", "size", "seed", "vendor", "priors", "lesions", "lesion_kind")
+    settings = {name: getattr(arguments, name) for name in names}
     items = phantom_source(**settings)
     refuse_existing(arguments.out, overwrite=arguments.overwrite)  # before the progress bar appears
     progress = _progress(items, arguments.count, "image")

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mame_lib.data.pictures import picture
 from mame_lib.models.tiny import tiny_vae
-from mame_lib.training.checkpoint import read_checkpoint, restore_optimizer, write_checkpoint
+from mame_lib.training.checkpoint import optimizer_tensors, read_checkpoint, restore_optimizer, write_checkpoint
 
 CROP = 64
 GRAY_SHARE = 0.9  # four latent channels are few: the model is meant for gray images, but must know color
@@ -141,4 +141,5 @@ def train_vae(work: Path, phase_name: str, seed: int = 0) -> None:
             print(f"vae {phase_name} {step + 1}/{phase.steps}  {shown}  {time.time() - started:.0f} s", flush=True)
             running = dict.fromkeys(phase.weights, 0.0)
         if (step + 1) % 1000 == 0 or step + 1 == phase.steps:
-            write_checkpoint(folder, {"weights": vae, "ema": ema}, optimizer, {"step": step + 1})
+            parts = {"weights": vae.state_dict(), "ema": ema, "optimizer": optimizer_tensors(optimizer)}
+            write_checkpoint(folder, parts, {"step": step + 1})

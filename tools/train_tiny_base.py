@@ -25,10 +25,10 @@ from tiny_vae import PHASES, train_vae
 from mame_lib import __version__
 from mame_lib.data.pictures import picture
 from mame_lib.models.components import Components
-from mame_lib.models.latents import Moments, encode_moments
+from mame_lib.models.latents import encode_moments
 from mame_lib.models.text import tokenize
 from mame_lib.models.tiny import tiny_text_encoder, tiny_tokenizer, tiny_unet, tiny_vae
-from mame_lib.training.checkpoint import read_checkpoint, restore_optimizer, write_checkpoint
+from mame_lib.training.checkpoint import optimizer_tensors, read_checkpoint, restore_optimizer, write_checkpoint
 from mame_lib.training.config import TrainConfig
 from mame_lib.training.data import TrainingSet, batch_of_step
 from mame_lib.training.loop import start, train_step
@@ -86,7 +86,7 @@ def train_unet(work: Path, steps: int, batch_size: int, learning_rate: float) ->
     tensors = load_file(work / "cache" / "moments.safetensors")
     captions = json.loads((work / "cache" / "cache.json").read_text())["captions"]
     data = TrainingSet(
-        moments=Moments(tensors["mean"].float(), tensors["std"].float()),
+        moments=torch.stack([tensors["mean"], tensors["std"]], dim=1).numpy(),  # [N, 2, 4, h, w] float16
         input_ids=tokenize(components.tokenizer, captions),
         empty_ids=tokenize(components.tokenizer, [""])[0],
         scaling_factor=float(components.vae.config.scaling_factor),
@@ -105,9 +105,7 @@ def train_unet(work: Path, steps: int, batch_size: int, learning_rate: float) ->
         state.step = info["step"]
     began, losses = time.time(), []
     while state.step < steps:
-        batch = batch_of_step(
-            data, batch_size=batch_size, seed=SEED, step=state.step, caption_dropout=0.1, total_timesteps=1000
-        )
+        batch = batch_of_step(data, config, state.step)
         losses.append(train_step(state, batch, config)[0].mean())
         if state.step % 50 == 0:
             print(
@@ -116,14 +114,19 @@ def train_unet(work: Path, steps: int, batch_size: int, learning_rate: float) ->
             )
             losses = []
         if state.step % 500 == 0 or state.step == steps:
-            modules = {"unet": components.unet, "text_encoder": components.text_encoder, "ema": state.ema.tensors()}
+            checkpoint = {
+                "unet": components.unet.state_dict(),
+                "text_encoder": components.text_encoder.state_dict(),
+                "ema": state.ema.tensors(),
+                "optimizer": optimizer_tensors(state.optimizer),
+            }
             info = {
                 "step": state.step,
                 "ema_updates": state.ema.updates,
                 "batch_size": batch_size,
                 "pictures": len(data),
             }
-            write_checkpoint(work / "unet", modules, state.optimizer, info)
+            write_checkpoint(work / "unet", checkpoint, info)
 
 
 def export(work: Path, out: Path) -> None:

@@ -20,6 +20,7 @@ FREE = frozenset({
     "keep_checkpoints", "log_every", "tensorboard", "validation_every", "validation_prompts",
     "validation_guidance_scale", "validation_steps", "held_out_images", "max_bad_steps",
 })  # fmt: skip
+TOML_VALUE = re.compile(r"""[-+]?[\d._]+(e[-+]?\d+)?|true|false|nan|inf|["'\[].*""")
 CHOICES = {
     "method": ("full", "unet", "lora"),
     "prediction_type": ("epsilon", "v_prediction", "sample"),
@@ -219,8 +220,8 @@ class TrainConfig:
             values |= _table(text, str(path))
         for line in settings:
             name, sign, value = line.partition("=")
-            plain = sign and not re.fullmatch(r"""[-+]?[\d._]+(e[-+]?\d+)?|true|false|nan|inf|["'\[].*""", value.strip())
-            values |= _table(f"{name} = {json.dumps(value.strip())}" if plain else line, line)
+            bare = sign and not TOML_VALUE.fullmatch(value.strip())  # a word: the shell has eaten its quotes
+            values |= _table(f"{name} = {json.dumps(value.strip())}" if bare else line, line)
         values |= changes
         for name in ("data", "out"):
             if name not in values:
@@ -265,9 +266,8 @@ def _check_kind(where: str, name: str, value: Any, kind: Any) -> None:
     elif isinstance(value, bool):
         fits = kind is bool
     else:
-        accepted = {float: (int, float), Path: str}
-        kinds: tuple[Any, ...] = get_args(kind) or (kind,)
-        fits = any(isinstance(value, accepted.get(k, k)) for k in kinds)
+        accepted: dict[Any, Any] = {float: (int, float), Path: str}
+        fits = any(isinstance(value, accepted.get(k, k)) for k in get_args(kind) or (kind,))
     if not fits:
         raise InputError(f"{where}: {name} is {value!r}, which is not of its kind.")
 

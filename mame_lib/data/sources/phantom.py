@@ -8,6 +8,7 @@ import numpy as np
 
 from mame_lib.data.case import Attributes
 from mame_lib.data.geometry import check_size
+from mame_lib.data.lesions import LesionSpec
 from mame_lib.data.manifest import Item
 from mame_lib.data.prompts import LESION_PROMPT, training_prompt
 from mame_lib.errors import InputError
@@ -21,12 +22,14 @@ def phantom_source(
     *,
     priors: str = "uniform",
     lesions: float = 0.0,
+    lesion_kind: str | None = None,
 ) -> Iterator[Item]:
     """`count` phantoms of the population `seed`, captioned by the paper's trick; each is its own patient.
 
     With `vendor` all images have that look and, as in the paper's two separate models, no caption says it.
     priors: "uniform", or "paper" for the shares of the paper's data (see `phantom.draw`). lesions: share of images
     with one lesion, 0 to 1, under the inpainting caption; which ones depends on the seed and the index alone.
+    lesion_kind: "mass" or "calcifications" for all of them; None draws it.
 
     Raises
     ------
@@ -44,15 +47,18 @@ def phantom_source(
         raise InputError(f"priors {priors!r} are unknown; use {' or '.join(PRIORS)}.")
     if not 0 <= lesions <= 1:
         raise InputError(f"the share of lesions {lesions} is not between 0 and 1.")
-    return (_item(index, size, seed, vendor, priors, lesions) for index in range(count))
+    spec = LesionSpec(kind=lesion_kind) if lesion_kind is not None else None
+    return (_item(index, size, seed, vendor, priors, lesions, spec) for index in range(count))
 
 
-def _item(index: int, size: int, seed: int, vendor: str | None, priors: str, lesions: float) -> Item:
+def _item(
+    index: int, size: int, seed: int, vendor: str | None, priors: str, lesions: float, spec: LesionSpec | None
+) -> Item:
     from mame_lib.data.phantom import draw
 
     ill = bool(np.random.default_rng([seed, index]).random() < lesions)
     asked = Attributes(vendor=vendor, finding="lesion" if ill else None)
-    phantom = draw(asked, size=size, seed=seed, index=index, priors=priors)
+    phantom = draw(asked, size=size, seed=seed, index=index, priors=priors, lesion=spec if ill else None)
     said = phantom.attributes
     return Item(
         image=phantom.image,

@@ -1,0 +1,90 @@
+"""Make the shipped models from the tiny base, with the trainer of the library. One command each:
+
+    python tools/train_tiny_models.py hologic
+    python tools/train_tiny_models.py siemens
+    python tools/train_tiny_models.py fused
+    python tools/train_tiny_models.py inpaint
+
+Each is trained in two rounds on its own phantoms. The first round weights the noisy timesteps, where it is decided
+what the picture shows; the second weights all alike, and adds what is fine. Work and checkpoints lie in build/NAME;
+the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from mame_lib.data import manifest
+from mame_lib.data.sources import phantom_source
+from mame_lib.models.components import Components, write_shipped
+from mame_lib.models.presets import WEIGHTS
+from mame_lib.training.config import TrainConfig
+from mame_lib.training.loop import fit
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a model learns from, and the steps of its two rounds. `phantoms`: arguments of `phantom_source`."""
+
+    phantoms: dict[str, Any]
+    steps: tuple[int, int]
+    preset: str = "tiny"
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+ROUNDS: tuple[dict[str, Any], dict[str, Any]] = (
+    {"min_snr_gamma": 1.0, "learning_rate": 2e-3, "text_learning_rate_factor": 1.0, "warmup": 50},
+    {"learning_rate": 1.5e-3, "text_learning_rate_factor": 0.5},
+)
+SHARED: dict[str, Any] = {"batch_size": 32, "ema_decay": 0.995, "validation_every": 200, "checkpoint_every": 100}
+LESIONS = {"lesions": 1.0, "lesion_kind": "mass"}
+RECIPES = {
+    "hologic": Recipe({"count": 2500, "seed": 21, "vendor": "hologic"}, (1000, 1000)),
+    "siemens": Recipe({"count": 2500, "seed": 22, "vendor": "siemens"}, (1000, 1000)),
+    "fused": Recipe({"count": 4000, "seed": 23}, (1600, 1400)),
+    "inpaint": Recipe({"count": 2500, "seed": 24, **LESIONS}, (600, 1400), preset="tiny-inpaint"),
+}
+
+
+def train(name: str, work: Path) -> Path:
+    """Draw the phantoms and train the rounds that are not there yet; the folder of the last model."""
+    recipe, data = RECIPES[name], work / "phantoms"
+    if not data.exists():
+        manifest.write(data, phantom_source(**recipe.phantoms), source="phantom", settings=recipe.phantoms)
+    model: Path | None = None
+    for number, (steps, changes) in enumerate(zip(recipe.steps, ROUNDS, strict=True), start=1):
+        run = work / f"round-{number}"
+        config = TrainConfig(
+            data=data, out=run, preset=recipe.preset, base=None if model is None else str(model), steps=steps,
+            seed=1336 + number, resume=(run / "config.json").exists(), **SHARED, **changes,
+        )  # fmt: skip
+        if not (run / "model").exists():
+            with tqdm(total=steps, desc=f"{name}, round {number}", unit="step") as bar:
+                for result in fit(config):
+                    bar.update(result.step - bar.n)
+        model = run / "model"
+    assert model is not None
+    return model
+
+
+def main() -> None:
+    """Train one model and put it among the shipped ones; its card stays."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=RECIPES)
+    parser.add_argument("--work", type=Path, help="(default: build/NAME)")
+    parser.add_argument("--out", type=Path, help="(default: the library's weights/NAME)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    model = train(options.name, options.work or Path("build") / options.name)
+    write_shipped(Components.load(model), options.out or WEIGHTS / options.name)
+
+
+if __name__ == "__main__":
+    main()
