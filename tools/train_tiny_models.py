@@ -13,7 +13,7 @@ the same command goes on where it was stopped.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +35,19 @@ class Recipe:
     phantoms: dict[str, Any]
     steps: tuple[int, int]
     preset: str = "tiny"
-    settings: dict[str, Any] = field(default_factory=dict)
 
 
 ROUNDS: tuple[dict[str, Any], dict[str, Any]] = (
-    {"min_snr_gamma": 1.0, "learning_rate": 2e-3, "text_learning_rate_factor": 1.0, "warmup": 50},
-    {"learning_rate": 1.5e-3, "text_learning_rate_factor": 0.5},
+    {"min_snr_gamma": 1.0, "learning_rate": 2.5e-3, "text_learning_rate_factor": 1.0, "warmup": 50},
+    {"learning_rate": 2e-3, "text_learning_rate_factor": 0.5},
 )
 SHARED: dict[str, Any] = {"batch_size": 32, "ema_decay": 0.995, "validation_every": 200, "checkpoint_every": 100}
 LESIONS = {"lesions": 1.0, "lesion_kind": "mass"}
 RECIPES = {
-    "hologic": Recipe({"count": 2500, "seed": 21, "vendor": "hologic"}, (1000, 1000)),
-    "siemens": Recipe({"count": 2500, "seed": 22, "vendor": "siemens"}, (1000, 1000)),
-    "fused": Recipe({"count": 4000, "seed": 23}, (1600, 1400)),
-    "inpaint": Recipe({"count": 2500, "seed": 24, **LESIONS}, (600, 1400), preset="tiny-inpaint"),
+    "hologic": Recipe({"count": 2500, "seed": 21, "vendor": "hologic"}, (900, 900)),
+    "siemens": Recipe({"count": 2500, "seed": 22, "vendor": "siemens"}, (900, 900)),
+    "fused": Recipe({"count": 4000, "seed": 23}, (1300, 1300)),
+    "inpaint": Recipe({"count": 2500, "seed": 24, **LESIONS}, (400, 1200), preset="tiny-inpaint"),
 }
 
 
