@@ -81,7 +81,13 @@ def tree(folder):
         ("inspect empty", "no metadata.jsonl"),
         ("train --data nothing --out r --steps 1", "nothing does not exist"),
         ("train --data empty --out r --steps 0", "--steps: 0 is out of range"),
-        ("train --data empty --out r", "--steps"),
+        ("train --out r", "the setting data is missing"),
+        ("train --data empty --out r --set steps", "steps is not TOML"),
+        ("train --data empty --out r --set stops=3", "'stops' is not a setting"),
+        ("train --data empty --out r --set steps=many", "steps is 'many', which is not of its kind"),
+        ("train --data empty --out r --set precision=float8", "precision is float8"),
+        ("train --data empty --out r --config none.toml", "cannot read the settings none.toml"),
+        ("train --data empty --out r --preset huge", "preset 'huge' is unknown"),
         (
             "train --data empty --out r --steps 5 --learning-rate nan",
             "--learning-rate: nan is not a finite number",
@@ -135,6 +141,7 @@ def test_phantom(here, capsys):
     assert "4 images" in capsys.readouterr().out
     info = json.loads((here / "deep/down/data/dataset.json").read_text())
     expected = {"count": 4, "size": 64, "seed": 0, "vendor": None, "priors": "uniform", "lesions": 0.0}
+    expected["lesion_kind"] = None
     assert info["settings"] == expected and info["cases"] == 4
     assert main(command) == 2
     assert main([*command, "--overwrite"]) == 0
@@ -225,16 +232,14 @@ def fake_modules(monkeypatch, calls):
 
     def fit(config):
         calls.append(config)
-        for step in range(config["steps"] + 1):
+        for step in range(config.steps + 1):
             yield types.SimpleNamespace(step=step, loss=float("nan") if step == 0 else 0.5, model=None)
 
     generation = types.ModuleType("mame_lib.generation")
     generation.Mame = Mame  # type: ignore[attr-defined]
-    config = types.ModuleType("mame_lib.training.config")
-    config.TrainConfig = dict  # type: ignore[attr-defined]
     loop = types.ModuleType("mame_lib.training.loop")
     loop.fit = fit  # type: ignore[attr-defined]
-    for module in (generation, config, loop):
+    for module in (generation, loop):
         monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
@@ -281,13 +286,15 @@ def test_train_passes_everything_on(here, capsys, monkeypatch):
     calls = []
     fake_modules(monkeypatch, calls)
     options = "--steps 2 --batch-size 4 --learning-rate 1e-4 --seed 5 --validation-every 0"
-    options += " --checkpoint-every 1 --resume"
+    options += " --checkpoint-every 1 --resume --micro-batch-size 2 --method unet --set clip=0.5 --config run.toml"
+    (here / "run.toml").write_text("steps = 9\nema_decay = 0.9\n")
     line = ["train", "--data", "empty", "--out", "run", "--prompt", "a mammogram", *options.split()]
     assert main(line) == 0
     (config,) = calls
-    assert (config["steps"], config["batch_size"], config["learning_rate"], config["seed"]) == (2, 4, 1e-4, 5)
-    assert config["constant_prompt"] == "a mammogram" and config["resume"] and config["preset"] == "tiny"
-    assert config["validation_every"] == 0 and config["checkpoint_every"] == 1
+    assert (config.steps, config.batch_size, config.learning_rate, config.seed) == (2, 4, 1e-4, 5)
+    assert config.constant_prompt == "a mammogram" and config.resume and config.preset == "tiny"
+    assert config.validation_every == 0 and config.checkpoint_every == 1
+    assert (config.micro_batch_size, config.method, config.clip, config.ema_decay) == (2, "unet", 0.5, 0.9)
     out, err = capsys.readouterr()
     assert "step 2, loss 0.5000" in out and not err
 

@@ -148,7 +148,7 @@ def test_every_requirement_of_the_tested_environment_is_pinned() -> None:
 
     pinned = {plain(line.split("==")[0]) for line in CONSTRAINTS.splitlines() if "==" in line}
     extras = PROJECT["optional-dependencies"]
-    wanted = PROJECT["dependencies"] + extras["book"] + extras["dicom"] + extras["dev"]
+    wanted = PROJECT["dependencies"] + extras["book"] + extras["dicom"] + extras["train"] + extras["dev"]
     missing = [w for w in wanted if plain(re.match(r"[\w.-]+", w)[0]) not in pinned]  # type: ignore[index]
     assert not missing
 

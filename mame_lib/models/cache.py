@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from mame_lib.errors import InputError
 from mame_lib.models.latents import encode_moments
@@ -64,7 +65,7 @@ def cached(path: Path, shape: Sequence[int], rows: Callable[[int, int], NDArray[
             with partial.open("wb") as file:  # not a map: writing to one on a full disk ends the process
                 header = {"descr": "<f2", "fortran_order": False, "shape": tuple(shape)}
                 np.lib.format.write_array_header_1_0(file, header)
-                for first in range(0, shape[0], 64):
+                for first in tqdm(range(0, shape[0], 64), desc="encoding", unit="block", disable=None, leave=False):
                     file.write(rows(first, min(first + 64, shape[0])).astype("<f2").tobytes())
                 file.flush()
                 os.fsync(file.fileno())

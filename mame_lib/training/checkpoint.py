@@ -77,12 +77,11 @@ def write_checkpoint(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], in
 
 def _sync(path: Path) -> None:
     """Have the system put a file, or the names in a folder, on the disk now."""
-    number = os.open(path, os.O_RDONLY)
+    if path.is_dir() and os.name == "nt":  # Windows can't open folders
+        return
+    number = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(number)
-    except OSError:
-        if path.is_file():  # some systems can't sync folders, all can sync files
-            raise
     finally:
         os.close(number)
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from mame_lib.data.folders import complete_or_nothing
 from mame_lib.diffusion.start import initial_noise
@@ -87,7 +88,8 @@ def class_images(
     folder = cache / f"class-{key}"
     if not folder.is_dir():
         with complete_or_nothing(folder) as partial:
-            for first in range(0, count, batch_size):
+            blocks = range(0, count, batch_size)
+            for first in tqdm(blocks, desc="class images", unit="batch", disable=None, leave=False):
                 indices = range(first, min(first + batch_size, count))
                 noise = initial_noise(seed, indices, components.latent_shape)  # [B, 4, h, w]
                 images = draw(

@@ -22,6 +22,7 @@ from torch import Tensor
 from mame_lib import __version__
 from mame_lib.data.prompts import GRAMMAR_VERSION
 from mame_lib.errors import InputError
+from mame_lib.models.cache import FOLDER
 from mame_lib.models.components import Components, name_of
 from mame_lib.training.checkpoint import (
     complete_checkpoints,
@@ -72,9 +73,10 @@ class RunFolder:
 
     def discard_if_empty(self) -> None:
         """Remove a folder in which a failed start left nothing but a cache."""
-        shutil.rmtree(self.path / ".cache", ignore_errors=True) if not self._has("config.json") else None
-        if self.path.is_dir() and not any(self.path.iterdir()):
-            self.path.rmdir()
+        if self.world.main and not self._has("config.json"):
+            shutil.rmtree(self.path / FOLDER, ignore_errors=True)
+            if self.path.is_dir() and not any(self.path.iterdir()):
+                self.path.rmdir()
 
     def begin(self, config: TrainConfig, data: dict[str, Any], reasons: Sequence[str]) -> None:
         """Write `config.json`: settings, data, versions, machine, precision and optimizer with their reasons."""
