@@ -1,6 +1,6 @@
-"""Measure the shipped models: what the autoencoder keeps, and whether `fused` obeys its prompts.
+"""Measure the shipped models: what the autoencoder keeps, whether prompts are obeyed, whether lesions are filled in.
 
-    python benchmarks/tiny_models.py [--real FOLDER] [--model fused] --out benchmarks/results/tiny_models.json
+    python benchmarks/tiny_models.py [--real FOLDER] --out benchmarks/results/tiny_models.json
 
 `--real` adds the reconstruction figures on a data set of real mammograms (as `mame prepare folder` writes it).
 """
@@ -8,20 +8,27 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+import torch
 from provenance import report
+from scipy.ndimage import binary_dilation
 
 from mame_lib.data import manifest
 from mame_lib.data.case import AREAS, DENSITIES, VENDORS, VIEWS, Attributes
-from mame_lib.data.phantom import draw
+from mame_lib.data.lesions import LesionSpec
+from mame_lib.data.phantom import Phantom, draw
+from mame_lib.data.prompts import LESION_PROMPT
+from mame_lib.diffusion.start import initial_noise
 from mame_lib.evaluation.attributes import measure
 from mame_lib.generation import Mame
+from mame_lib.models.inpainting import blank, box_mask, latent_mask, snap
 from mame_lib.models.latents import decode, encode_moments
+from mame_lib.training.images import draw as draw_images
 
 HELD_OUT = 900_000  # a phantom population that no model was trained on
 
@@ -40,8 +47,7 @@ def spectrum_slope(images: np.ndarray) -> float:
 
 def reconstruction(mame: Mame, images: np.ndarray) -> dict[str, float]:
     """PSNR in dB and spectral slopes of images and their reconstructions."""
-    vae = mame.components.vae
-    back = decode(vae, encode_moments(vae, images).mean * vae.config.scaling_factor).astype(float)
+    back = _roundtrip(mame, images).astype(float)
     psnr = 10 * np.log10(255**2 / ((back - images) ** 2).mean((1, 2)))
     return {
         "images": len(images),
@@ -52,62 +58,121 @@ def reconstruction(mame: Mame, images: np.ndarray) -> dict[str, float]:
     }
 
 
-def adherence(mame: Mame, count: int, seed: int, guidance_scale: float) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Ask for all attribute combinations in turn and read each image: confusion of area, agreement of the rest."""
-    combinations = [Attributes(*c) for c in product(VENDORS, VIEWS, AREAS, DENSITIES)]
-    order = np.random.default_rng(seed).permutation(len(combinations))
-    asked = [combinations[order[i % len(order)]] for i in range(count)]
-    pixels = [one.pixels for one in mame.generate(asked, seed=seed, guidance_scale=guidance_scale)]
-    read = [measure(image) for image in pixels]
+def questions(model: str) -> list[Attributes]:
+    """Every prompt of a model's grammar once; of `fused` also those that no caption combined, area with density."""
+    if model == "hologic":
+        return [Attributes(view=v, area=a) for v, a in product(VIEWS, AREAS)]
+    if model == "siemens":
+        return [Attributes(view=v, density=d) for v, d in product(VIEWS, DENSITIES)]
+    return [Attributes(*words) for words in product(VENDORS, VIEWS, AREAS, DENSITIES)]
+
+
+def adherence(mame: Mame, model: str, repeats: int, seed: int, guidance_scale: float) -> dict[str, Any]:
+    """Ask every question `repeats` times and read each image: the share of images that are as asked, word by word."""
+    asked = questions(model) * repeats
+    read = [measure(one.pixels) for one in mame.generate(asked, seed=seed, guidance_scale=guidance_scale)]
     pairs = list(zip(asked, read, strict=True))
-    table = {a: {b: sum(q.area == a and r.area == b for q, r in pairs) for b in AREAS} for a in AREAS}
-    share = {
-        name: round(float(np.mean([getattr(q, name) == getattr(r, name) for q, r in pairs])), 3)
-        for name in ("area", "view", "density", "vendor")
+    names = [name for name in ("vendor", "view", "area", "density") if getattr(asked[0], name) is not None]
+
+    def share(name: str, some: list[Any]) -> float:
+        return round(float(np.mean([getattr(q, name) == getattr(r, name) for q, r in some])), 3)
+
+    result: dict[str, Any] = {"images": len(asked), "as_asked": {name: share(name, pairs) for name in names}}
+    for name, words in (("area", AREAS), ("density", DENSITIES)):
+        if name in names:
+            counts = Counter((getattr(q, name), getattr(r, name)) for q, r in pairs)
+            result[f"{name}_asked_then_measured"] = {a: {b: counts[a, b] for b in words} for a in words}
+    if "vendor" in names:
+        result["as_asked_by_vendor"] = {
+            v: {n: share(n, [p for p in pairs if p[0].vendor == v]) for n in ("view", "area", "density")}
+            for v in VENDORS
+        }
+    return result
+
+
+def filling(mame: Mame, count: int, seed: int, guidance_scale: float) -> dict[str, Any]:
+    """Fill the boxes of held-out masses: gray of the lesion minus gray of a ring around it, in gray levels.
+
+    Beside it the same in the phantom with its true mass, in the same breast without one, and after the autoencoder.
+    """
+    parts = mame.components
+    pairs = [
+        (draw(seed=HELD_OUT + 1, index=i, lesion=LesionSpec(kind="mass")), draw(seed=HELD_OUT + 1, index=i))
+        for i in range(count)
+    ]
+    side = parts.latent_shape[1]
+    masks = np.stack([snap(box_mask([one.lesions[0].box], parts.image_size), 8) for one, _ in pairs])  # [N, n, n]
+    with_mass, without = (np.stack([pair[k].image for pair in pairs]) for k in (0, 1))  # [N, n, n]
+    around = encode_moments(parts.vae, blank(without, masks)).mean * parts.vae.config.scaling_factor  # [N, 4, h, w]
+    extra = torch.cat([latent_mask(masks, side), around], dim=1)  # [N, 5, h, w]
+    noise = initial_noise(seed, range(count), parts.latent_shape)  # [N, 4, h, w]
+    made = draw_images(
+        parts, [LESION_PROMPT] * count, noise, guidance_scale=guidance_scale, steps=24, extra=extra
+    )  # [N, n, n]
+    kinds = {
+        "filled": made,
+        "true mass": with_mass,
+        "true mass after the autoencoder": _roundtrip(mame, with_mass),
+        "no mass": without,
     }
-    by_vendor = {
-        v: {n: round(float(np.mean([getattr(q, n) == getattr(r, n) for q, r in pairs if q.vendor == v])), 3)
-            for n in ("area", "view", "density")}
-        for v in VENDORS
-    }  # fmt: skip
-    facts = {"images": count, "seed": seed, "guidance_scale": guidance_scale, "area_asked_then_measured": table}
-    return {**facts, "agreement": share, "agreement_by_vendor": by_vendor}, pixels
+    result: dict[str, Any] = {"images": count, "seed": seed, "guidance_scale": guidance_scale}
+    for name, images in kinds.items():
+        values = [_contrast(image, one) for image, (one, _) in zip(images, pairs, strict=True)]
+        result[name] = {"contrast_mean": round(np.mean(values).item(), 2), "sd": round(np.std(values).item(), 2)}
+    apart = np.abs(made.astype(float) - _roundtrip(mame, without))[~masks].mean()
+    result["change_outside_the_mask"] = round(float(apart), 2)
+    return result
+
+
+def _roundtrip(mame: Mame, images: np.ndarray) -> np.ndarray:
+    vae = mame.components.vae
+    return decode(vae, encode_moments(vae, images).mean * vae.config.scaling_factor)
+
+
+def _contrast(image: np.ndarray, phantom: Phantom) -> float:
+    """Mean gray of the mass minus that of a ring of 4 pixels around it, within the breast."""
+    mass = phantom.lesion_mask
+    ring = binary_dilation(mass, iterations=5) & ~binary_dilation(mass, iterations=1) & phantom.mask
+    return float(image[mass].mean()) - float(image[ring].mean())
 
 
 def main() -> None:
     """Measure, print, and store with provenance."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="fused")
+    parser.add_argument("--models", nargs="+", default=["hologic", "siemens", "fused", "inpaint"])
     parser.add_argument("--real", type=Path)
-    parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--seed", type=int, default=64)
-    parser.add_argument("--guidance-scale", type=float, default=4.0)
-    parser.add_argument("--sheet", type=Path, help="write the generated images as one picture")
+    parser.add_argument("--guidance-scales", nargs="+", type=float, default=[1.0, 2.0, 4.0])
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    mame = Mame.load(options.model)
+    tiny = Mame.load("tiny")
     phantoms = np.stack([draw(seed=HELD_OUT, index=i).image for i in range(100)])
-    result: dict[str, Any] = {"autoencoder": {"held-out phantoms": reconstruction(mame, phantoms)}}
+    result: dict[str, Any] = {"autoencoder": {"held-out phantoms": reconstruction(tiny, phantoms)}, "models": {}}
     if options.real:
         data = manifest.load(options.real)
-        result["autoencoder"]["real"] = reconstruction(mame, np.stack([data.image(case) for case in data.cases]))
-    result["adherence"], pixels = adherence(mame, options.count, options.seed, options.guidance_scale)
+        result["autoencoder"]["real"] = reconstruction(tiny, np.stack([data.image(case) for case in data.cases]))
+    for name in options.models:
+        mame = Mame.load(name)
+        result["models"][name] = {}
+        for g in options.guidance_scales:
+            repeats = 2 if name == "fused" else 8
+            made = filling(mame, 48, options.seed, g) if mame.components.inpainting else adherence(
+                mame, name, repeats, options.seed, g
+            )  # fmt: skip
+            result["models"][name][f"guidance {g:g}"] = made
+            print(name, g, made, flush=True)
     result["ceiling"] = {
         "what": "the same readers on phantoms of seed 900000 and on their reconstructions, share of the true word",
-        **ceiling(mame),
+        **ceiling(tiny),
     }
-    report(result, options.out, "torch", "diffusers", model=options.model)
-    if options.sheet:
-        rows = [np.concatenate(pixels[i : i + 8], axis=1) for i in range(0, len(pixels) - 7, 8)]
-        Image.fromarray(np.concatenate(rows)).save(options.sheet)
+    report(result, options.out, "torch", "diffusers")
 
 
 def ceiling(mame: Mame, count: int = 100) -> dict[str, dict[str, float]]:
     """What the readers score on phantoms themselves, and after the autoencoder: no model can be read better."""
     drawn = [draw(seed=HELD_OUT, index=i) for i in range(count)]
     images = np.stack([one.image for one in drawn])
-    vae = mame.components.vae
-    back = decode(vae, encode_moments(vae, images).mean * vae.config.scaling_factor)
+    back = _roundtrip(mame, images)
     scores: dict[str, dict[str, float]] = {}
     for name, some in (("phantoms", images), ("reconstructions", back)):
         read = [measure(image) for image in some]
