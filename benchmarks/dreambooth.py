@@ -2,9 +2,9 @@
 
     python benchmarks/dreambooth.py --out benchmarks/results/dreambooth.json
 
-Every run fine-tunes the tiny base on phantoms of one vendor, captioned with view and density, one seed each. What a
-run gave is kept in build/dreambooth, so that the same command goes on where it was stopped; a run alone: `--only NAME`.
-Besides the numbers two pictures are written, beside the JSON. About 20 minutes on one core.
+Every run fine-tunes the tiny base on phantoms of one vendor, one seed each. What a run gave is kept in
+build/dreambooth, so that the same command goes on where it was stopped; a run alone: `--only NAME`. Besides the
+numbers two pictures are written, beside the JSON. About half an hour on one core.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from PIL.PngImagePlugin import PngInfo
 from provenance import report
 
 from mame_lib.data import manifest
-from mame_lib.data.case import DENSITIES, VIEWS, Attributes
+from mame_lib.data.case import AREAS, DENSITIES, VIEWS, Attributes
 from mame_lib.data.pictures import picture
 from mame_lib.data.sources import phantom_source
 from mame_lib.diffusion.start import generator_for
@@ -39,29 +39,51 @@ from mame_lib.training.config import TrainConfig
 from mame_lib.training.data import Batch, TrainingSet, batch_of_step
 from mame_lib.training.images import evaluating
 from mame_lib.training.loop import diffusion_loss, start, train_step
-from mame_lib.training.setup import Prepared, prepare
+from mame_lib.training.setup import prepare
 
-PHANTOMS: dict[str, Any] = {"count": 600, "seed": 7, "vendor": "siemens"}
+HOLOGIC: dict[str, Any] = {"count": 300, "seed": 7, "vendor": "hologic"}  # captions: view and area
+SIEMENS: dict[str, Any] = {"count": 1200, "seed": 8, "vendor": "siemens"}  # captions: view and density
 FEW, CIRCLE, PICTURES_SEED = 12, "a big white circle", 99
-RECIPE: dict[str, Any] = {
-    "preset": "tiny", "steps": 400, "batch_size": 16, "learning_rate": 2e-3, "text_learning_rate_factor": 1.0,
-    "min_snr_gamma": 1.0,
-}  # fmt: skip
-GRID = {f"rate-{rate:g}-batch-{batch}": {"learning_rate": rate, "batch_size": batch, "steps": 2400 // batch,
-                                          "min_snr_gamma": None, "rate_schedule": "constant"}
-        for rate, batch in product((1e-4, 1e-3, 3e-3, 1e-2), (8, 32))}  # fmt: skip
-RUNS: dict[str, dict[str, Any]] = {
-    "weighted": {},
-    "plain": {"min_snr_gamma": None},
-    "prior": {"prior_prompt": CIRCLE, "prior_images": 48},
-    "few": {},
-    "lora": {"method": "lora", "lora_rank": 16, "learning_rate": 5e-3},
-    "unet": {"method": "unet"},
-    "no-dropout": {"caption_dropout": 0.0},
-    **GRID,
-}
-GUIDANCE = {"weighted": (1.0, 2.0, 4.0, 8.0), "no-dropout": (1.0, 2.0, 4.0, 8.0)}  # the others: 2 alone
 SAMPLER_STEPS, ASKED = 12, 48
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run: what it changes in the recipe of the live chapter, and what is measured."""
+
+    changes: dict[str, Any]
+    phantoms: dict[str, Any] = field(default_factory=lambda: HOLOGIC)
+    few: bool = False  # only so many training images
+    losses: tuple[str, ...] = ("held_out", "training")
+    measured: int = 6  # times in all that the losses are measured
+    asked_at: tuple[int, ...] = ()  # steps at which prompts are asked too; at the end always
+    guidance: tuple[float, ...] = (2.0,)
+
+
+RECIPE: dict[str, Any] = {"preset": "tiny", "steps": 300, "batch_size": 16, "learning_rate": 1.5e-3}
+MEMORY = ("held_out", "training", "pictures", "circles")
+DENSITY: dict[str, Any] = {
+    "phantoms": SIEMENS, "losses": ("held_out",), "asked_at": (250, 500, 750), "measured": 4, "guidance": (1.0, 2.0)
+}  # fmt: skip
+STRONG = {"steps": 1000, "batch_size": 32, "learning_rate": 2e-3, "text_learning_rate_factor": 1.0, "ema_decay": 0.995}
+PLANS = {
+    "full": Plan({}, losses=MEMORY, guidance=(1.0, 2.0, 4.0, 8.0)),
+    "prior": Plan({"prior_prompt": CIRCLE, "prior_images": 48}, losses=MEMORY),
+    "few": Plan({}, few=True),
+    "no-dropout": Plan({"caption_dropout": 0.0}, guidance=(1.0, 2.0, 4.0, 8.0)),
+    "unet": Plan({"method": "unet"}, losses=MEMORY),
+    "lora": Plan({"method": "lora", "lora_rank": 16, "learning_rate": 5e-3}, losses=MEMORY),
+    **{
+        f"rate-{rate:g}-batch-{batch}": Plan(
+            {"learning_rate": rate, "batch_size": batch, "steps": 1600 // batch, "rate_schedule": "constant"},
+            losses=("held_out",), measured=4,
+        )
+        for rate, batch in product((1e-4, 1e-3, 3e-3, 1e-2), (8, 32))
+    },
+    "density-weighted": Plan({**STRONG, "min_snr_gamma": 1.0}, **DENSITY),
+    "density-plain": Plan(STRONG, **DENSITY),
+}  # fmt: skip
+DRAWN = ("full", "prior", "few")  # runs whose pictures are stored
 
 
 @dataclass(frozen=True)
@@ -92,91 +114,87 @@ class FixedLoss:
 
 
 class Bench:
-    """Data, fixed losses and the run of one configuration, measured on the way."""
+    """The data of one vendor, losses at fixed noise, and runs that are measured on the way."""
 
-    def __init__(self, work: Path) -> None:
-        self.work = work
-        folder = work / "phantoms"
+    def __init__(self, work: Path, phantoms: dict[str, Any]) -> None:
+        self.work, folder = work, work / phantoms["vendor"]
         if not folder.exists():
-            manifest.write(folder, phantom_source(**PHANTOMS), source="phantom", settings=PHANTOMS)
+            manifest.write(folder, phantom_source(**phantoms), source="phantom", settings=phantoms)
         self.data = manifest.load(folder)
-        self.held_out, self.train = (np.stack([self.data.image(c) for c in self.data.split(s)])
-                                     for s in ("validation", "train"))  # fmt: skip
-        base = Components.load("tiny")
-        held = self.data.split("validation")[:16]
-        known = self.data.split("train")[:FEW]  # the few are among the many
+        held, known = self.data.split("validation")[:16], self.data.split("train")
+        self.train = np.stack([self.data.image(c) for c in known])  # [N, n, n]
+        self.held_out = np.stack([self.data.image(c) for c in held])  # [16, n, n]
+        self.captions = [c.prompt for c in known]
         drawn = [picture(PICTURES_SEED, k) for k in range(400)]
-        others = [(image, text) for image, text in drawn if "circle" not in text][:16]
-        circles = [(image, text) for image, text in drawn if "circle" in text][:16]
+        circles, others = ([one for one in drawn if ("circle" in one[1]) is wanted][:16] for wanted in (True, False))
+        base = Components.load("tiny")
         self.losses: dict[str, FixedLoss] = {}
         for name, images, captions in (
-            ("held_out", [self.data.image(c) for c in held], [c.prompt for c in held]),
-            ("held_out_no_caption", [self.data.image(c) for c in held], [""] * len(held)),
-            ("training", [self.data.image(c) for c in known], [c.prompt for c in known]),
-            ("pictures", [image for image, _ in others], [text for _, text in others]),
-            ("circles", [image for image, _ in circles], [text for _, text in circles]),
+            ("held_out", self.held_out, [c.prompt for c in held]),
+            ("held_out_no_caption", self.held_out, [""] * len(held)),
+            ("training", self.train[:FEW], self.captions[:FEW]),  # the few, who are among the many
+            ("pictures", np.stack([image for image, _ in others]), [text for _, text in others]),
+            ("circles", np.stack([image for image, _ in circles]), [text for _, text in circles]),
         ):
-            latents = encode_moments(base.vae, np.stack(images)).mean * base.vae.config.scaling_factor
+            latents = encode_moments(base.vae, images).mean * base.vae.config.scaling_factor
             self.losses[name] = FixedLoss.of(base, latents, captions)
 
-    def measured(self, parts: Components, names: Sequence[str]) -> dict[str, list[float]]:
-        return {name: self.losses[name](parts) for name in names}
-
-    def run(self, name: str) -> dict[str, Any]:
-        """Train one configuration; losses on the way, adherence and pictures at the end."""
-        config = TrainConfig(data=self.data.root, out=self.work / "unused", **(RECIPE | RUNS[name]))
+    def run(self, name: str, plan: Plan) -> dict[str, Any]:
+        """Train one configuration with the averaged weights measured on the way; seconds are of one core."""
+        config = TrainConfig(data=self.data.root, out=self.work / "unused", **(RECIPE | plan.changes))
         parts, prepared = prepare(config)
-        if name == "few":
+        if plan.few:
             prepared = replace(prepared, training_set=_first(prepared.training_set, FEW))
         state = start(config, parts, prepared=prepared)
-        names = ["held_out"] if name in GRID else ["held_out", "training", "pictures", "circles"]
-        tries = 4 if name in GRID else 8
-        history = [{"step": 0, "losses": self.measured(parts, names)}]
+        history = [{"step": 0, "losses": self._losses(parts, plan)}]
         obeyed, seconds = [], 0.0
-        for step in range(config.steps):
-            began = time.perf_counter()
-            train_step(state, batch_of_step(prepared.training_set, config, step, prepared.prior), config)
-            seconds += time.perf_counter() - began
-            if (step + 1) % (config.steps // tries) == 0:
-                with state.ema.applied():
-                    history.append({"step": step + 1, "losses": self.measured(parts, names)})
-                    if name in ("weighted", "plain") and step + 1 in (100, 200):
-                        obeyed.append({"step": step + 1, **self.adherence(parts, 2.0)})
+        for step in range(1, config.steps + 1):
+            began = time.process_time()
+            train_step(state, batch_of_step(prepared.training_set, config, step - 1, prepared.prior), config)
+            seconds += time.process_time() - began
+            with state.ema.applied():
+                if step % (config.steps // plan.measured) == 0:
+                    history.append({"step": step, "losses": self._losses(parts, plan)})
+                if step in plan.asked_at:
+                    obeyed.append({"step": step, **self.adherence(parts, 2.0)})
         with state.ema.applied():
-            obeyed += [{"step": config.steps, **self.adherence(parts, g)} for g in GUIDANCE.get(name, (2.0,))]
+            obeyed += [{"step": config.steps, **self.adherence(parts, scale)} for scale in plan.guidance]
             result = {
-                "settings": {k: v for k, v in (RECIPE | RUNS[name]).items() if k != "preset"},
+                "settings": RECIPE | plan.changes, "vendor": self.data.info["settings"]["vendor"],
                 "images": len(prepared.training_set), "trained_weights": sum(p.numel() for p in state.trained),
                 "seconds_a_step": round(seconds / config.steps, 3), "history": history, "adherence": obeyed,
-                "last": self.measured(parts, ["held_out_no_caption"]),
+                "held_out_no_caption": self.losses["held_out_no_caption"](parts),
             }  # fmt: skip
-            if name in ("weighted", "prior", "few"):
-                result["nearest"] = self.pictures(name, parts, prepared)
+            if name in DRAWN:
+                result["nearest"] = self.pictures(name, parts, len(prepared.training_set))
         return result
 
+    def _losses(self, parts: Components, plan: Plan) -> dict[str, list[float]]:
+        return {name: self.losses[name](parts) for name in plan.losses}
+
     def adherence(self, parts: Components, guidance: float) -> dict[str, Any]:
-        """Ask for all views and densities in turn and read the images: shares as asked."""
-        asked = [Attributes(view=v, density=d) for v, d in product(VIEWS, DENSITIES)] * (ASKED // 8)
+        """Ask for all views and classes in turn and read the images: shares as asked."""
+        key, words = ("area", AREAS) if "area" in self.captions[0] else ("density", DENSITIES)
+        pairs = list(product(VIEWS, words))
+        asked = [Attributes(view=view, **{key: word}) for view, word in pairs] * (ASKED // len(pairs))
         with evaluating(parts.unet, parts.text_encoder):
             made = Mame(parts, "run").generate(asked, seed=11, guidance_scale=guidance, steps=SAMPLER_STEPS)
-        read = measure_all([one.pixels for one in made])
-        table = {a: {b: sum(q.density == a and r.density == b for q, r in zip(asked, read, strict=True))
-                     for b in DENSITIES} for a in DENSITIES}  # fmt: skip
-        share = {k: round(float(np.mean([getattr(q, k) == getattr(r, k) for q, r in zip(asked, read, strict=True)])), 3)
-                 for k in ("view", "density")}  # fmt: skip
-        return {"guidance": guidance, "images": ASKED, **share, "density_asked_then_measured": table}
+        both = list(zip(asked, measure_all([one.pixels for one in made]), strict=True))
+        table = {a: {b: sum(getattr(q, key) == a and getattr(r, key) == b for q, r in both) for b in words}
+                 for a in words}  # fmt: skip
+        share = {k: round(float(np.mean([getattr(q, k) == getattr(r, k) for q, r in both])), 3) for k in ("view", key)}
+        return {"guidance": guidance, "images": len(asked), **share, "asked_then_measured": table}
 
-    def pictures(self, name: str, parts: Components, prepared: Prepared) -> dict[str, float]:
-        """Circles of the tuned model, mammograms with their nearest training image; distances in gray levels."""
+    def pictures(self, name: str, parts: Components, count: int) -> dict[str, float]:
+        """Circles, and mammograms with their nearest training image, kept; median distances in gray levels."""
         with evaluating(parts.unet, parts.text_encoder):
-            mame, known = Mame(parts, "run"), self.train[: len(prepared.training_set)]
+            mame, known = Mame(parts, "run"), self.train[:count]
             circles = mame.generate([CIRCLE] * 5, seed=3)
-            asked = [c.prompt for c in self.data.split("train")[:FEW]]
-            made = np.stack([one.pixels for one in mame.generate(asked, seed=5, guidance_scale=2.0)])
+            made = np.stack([o.pixels for o in mame.generate(self.captions[:FEW], seed=5, guidance_scale=2.0)])
         rows, near = nearest(made, known)
         np.savez_compressed(self.work / f"{name}.npz", circles=[one.pixels for one in circles], made=made[:5],
                             nearest=known[rows[:5]])  # fmt: skip
-        _, fresh = nearest(self.held_out, known)
+        fresh = nearest(self.held_out, known)[1]
         return {"made_to_training": round(float(np.median(near)), 2),
                 "held_out_to_training": round(float(np.median(fresh)), 2)}  # fmt: skip
 
@@ -210,31 +228,33 @@ def main() -> None:
     """Do the runs that are not there yet; when all are, store them with their provenance."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build/dreambooth"))
-    parser.add_argument("--only", choices=RUNS)
+    parser.add_argument("--only", choices=PLANS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    bench, began = Bench(options.work), time.perf_counter
-    for name in [options.only] if options.only else RUNS:
-        if not (options.work / f"{name}.json").exists():
-            at = began()
-            result = {**bench.run(name), "seconds": 0.0}
-            result["seconds"] = round(began() - at, 1)
-            (options.work / f"{name}.json").write_text(json.dumps(result))
+    benches: dict[str, Bench] = {}
+    for name in [options.only] if options.only else PLANS:
+        path, plan = options.work / f"{name}.json", PLANS[name]
+        if not path.exists():
+            vendor, began = plan.phantoms["vendor"], time.process_time()
+            if vendor not in benches:
+                benches[vendor] = Bench(options.work, plan.phantoms)
+            result = benches[vendor].run(name, plan)
+            result["seconds"] = round(time.process_time() - began, 1)
+            path.write_text(json.dumps(result))
             print(name, result["adherence"][-1], f"{result['seconds']} s", flush=True)
-    if options.only:
+    if options.only or options.out is None:
         return
-    runs = {name: json.loads((options.work / f"{name}.json").read_text()) for name in RUNS}
-    report({"phantoms": PHANTOMS, "few": FEW, "class_prompt": CIRCLE, "runs": runs}, options.out, "torch", "diffusers",
-           "peft", seconds=round(sum(run["seconds"] for run in runs.values())))  # fmt: skip
-    if options.out:
-        saved = {name: np.load(options.work / f"{name}.npz") for name in ("weighted", "prior", "few")}
-        before = np.stack([one.pixels for one in Mame.load("tiny").generate([CIRCLE] * 5, seed=3)])
-        _sheet(options.out.with_name("dreambooth_circles.png"),
-               [before, saved["weighted"]["circles"], saved["prior"]["circles"]])  # fmt: skip
-        _sheet(options.out.with_name("dreambooth_nearest.png"),
-               [saved[name][row] for name in ("few", "weighted") for row in ("made", "nearest")])  # fmt: skip
+    runs = {name: json.loads((options.work / f"{name}.json").read_text()) for name in PLANS}
+    facts = {"phantoms": [HOLOGIC, SIEMENS], "few": FEW, "class_prompt": CIRCLE, "runs": runs}
+    report(facts, options.out, "torch", "diffusers", "peft", seconds=round(sum(r["seconds"] for r in runs.values())))
+    saved = {name: np.load(options.work / f"{name}.npz") for name in DRAWN}
+    before = np.stack([one.pixels for one in Mame.load("tiny").generate([CIRCLE] * 5, seed=3)])
+    _sheet(options.out.with_name("dreambooth_circles.png"),
+           [before, saved["full"]["circles"], saved["prior"]["circles"]])  # fmt: skip
+    _sheet(options.out.with_name("dreambooth_nearest.png"),
+           [saved[name][row] for name in ("few", "full") for row in ("made", "nearest")])  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mame {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for add in (_add_phantom, _add_prepare, _add_inspect, _add_train, _add_generate):
+    for add in (_add_phantom, _add_prepare, _add_inspect, _add_train, _add_runs, _add_generate):
         add(commands)
     doctor = commands.add_parser("doctor", help="check the installation and say how to repair it")
     doctor.set_defaults(command="doctor")
@@ -189,6 +189,14 @@ def _add_train(commands: Any) -> None:
     add("--checkpoint-every", type=_whole(0), help="steps; 0: at the end only (default: 0)")
     add("--resume", action="store_true", default=None, help="go on from the last checkpoint of RUN")
     command.set_defaults(command="train")
+
+
+def _add_runs(commands: Any) -> None:
+    command = commands.add_parser("runs", help="list training runs, and draw their curves", allow_abbrev=False)
+    command.add_argument("folder", type=Path, metavar="DIR", help="a run folder, or one that holds runs")
+    out_help = "folder for curves.png and evolution.png of each run (default: the run's own)"
+    command.add_argument("--out", type=Path, metavar="DIR", help=out_help)
+    command.set_defaults(command="runs")
 
 
 def _add_generate(commands: Any) -> None:

@@ -207,6 +207,23 @@ def _train(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _runs(arguments: argparse.Namespace) -> int:
+    from mame_lib.evaluation.runs import curves, evolution, runs, table
+
+    found = runs(arguments.folder)
+    if arguments.out is not None:
+        _check_out(arguments.out / "curves.png")
+    print(table(found), flush=True)
+    for run in found:
+        place = run.path if arguments.out is None else arguments.out / run.name
+        for draw, name in ((curves, "curves.png"), (evolution, "evolution.png")):
+            try:
+                draw(run, place / name)
+            except InputError as error:  # a damaged run must not hide the others
+                print(f"mame: note: {error}", file=sys.stderr)
+    return 0
+
+
 def _generate(arguments: argparse.Namespace) -> int:
     names = _outputs(arguments.out, arguments.count, arguments.seed)
     _check_out(names[0])
@@ -269,6 +286,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "prepare": _prepare,
     "inspect": _inspect,
     "train": _train,
+    "runs": _runs,
     "generate": _generate,
     "doctor": _doctor,
 }

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from mame_lib.training.loop import TrainState
 
 SAMPLER = {"name": "dpm_solver_pp", "spacing": "trailing", "final_sigma": "zero"}
+LEFTOVERS = {FOLDER, "config.json.partial"}  # of a run that was killed before it began
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "peft", "bitsandbytes")
 
 
@@ -60,7 +61,7 @@ class RunFolder:
         path = config.out
         if config.resume:
             config.check_resumes(_read_config(path))
-        elif world.main and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        elif world.main and path.exists() and (not path.is_dir() or {p.name for p in path.iterdir()} - LEFTOVERS):
             raise InputError(f"{path} already exists; choose another run folder, or resume it with --resume.")
         world.wait()
         try:
@@ -167,10 +168,15 @@ class RunFolder:
         self.world.wait()
 
     def restore(self, state: TrainState) -> None:
-        """Load the newest complete checkpoint into `state` and cut the log back to it."""
+        """Load the newest complete checkpoint into `state` and cut the log back to it.
+
+        Without one the run begins again, which is the same: everything random comes from the seed.
+        """
         complete = complete_checkpoints(self.path / "checkpoints")
         if not complete:
-            raise InputError(f"{self.path} has no checkpoint to resume from; start again in another run folder.")
+            if self.world.main:
+                self._write("log.jsonl", "")
+            return self.world.wait()
         files, info = read_checkpoint(complete[-1])
         with torch.no_grad():
             for name, parameter in _named(state):
