@@ -17,6 +17,7 @@ FITS = ("crop", "pad")
 PRIORS = ("uniform", "paper")
 LESION_KINDS = ("mass", "calcifications")
 METHODS = ("full", "unet", "lora")
+DTYPES = ("float16", "float32")
 INTENSITIES = ("vendor", "range", "4095", "3500")
 SOURCE_HELP = {
     "folder": "every DICOM, PNG, JPEG and TIFF below a folder, with a table if you have one",
@@ -40,8 +41,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mame {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for add in (_add_phantom, _add_prepare, _add_inspect, _add_train, _add_runs, _add_generate):
+    for add in (_add_phantom, _add_prepare, _add_inspect, _add_train, _add_runs, _add_generate, _add_convert):
         add(commands)
+    models = commands.add_parser("models", help="list the models that ship, and others that can be loaded")
+    models.set_defaults(command="models")
     doctor = commands.add_parser("doctor", help="check the installation and say how to repair it")
     doctor.set_defaults(command="doctor")
     return parser
@@ -188,6 +191,8 @@ def _add_train(commands: Any) -> None:
     add("--prior-prompt", metavar="CAPTION", help="preserve what the base model draws of this (default: off)")
     add("--checkpoint-every", type=_whole(0), help="steps; 0: at the end only (default: 0)")
     add("--resume", action="store_true", default=None, help="go on from the last checkpoint of RUN")
+    plan_help = "print what memory the run would need and stop; with a number, on a GPU of so many GiB"
+    add("--plan", type=_positive, nargs="?", const=0.0, metavar="GIB", help=plan_help)
     command.set_defaults(command="train")
 
 
@@ -212,3 +217,12 @@ def _add_generate(commands: Any) -> None:
     add("--negative-prompt", default="", help="what to steer away from")
     add("--batch-size", type=_whole(1), help="images made at once; does not change them")
     command.set_defaults(command="generate")
+
+
+def _add_convert(commands: Any) -> None:
+    about = "write any model as a folder of safetensors, for this or another program"
+    command = commands.add_parser("convert", help=about, allow_abbrev=False)
+    command.add_argument("source", metavar="MODEL", help="shipped model, preset, model folder or Hub id")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    command.add_argument("--dtype", choices=DTYPES, default="float16", help="of the weights (default: float16)")
+    command.set_defaults(command="convert")

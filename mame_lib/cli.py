@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from mame_lib.arguments import build_parser
 from mame_lib.errors import InputError
+from mame_lib.terminal import check_out, image_names, note_grammar, quiet_libraries, with_bar
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,19 +63,8 @@ def _stop_cleanly() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _check_out(out: Path) -> None:
-    """Raise InputError if `out` cannot be made: its nearest ancestor is no folder or not writable."""
-    ancestor = out.absolute().parent
-    while not os.path.lexists(ancestor):
-        ancestor = ancestor.parent
-    if not ancestor.is_dir():
-        raise InputError(f"{out} cannot be written, because {ancestor} is not a folder.")
-    if not os.access(ancestor, os.W_OK | os.X_OK):
-        raise InputError(f"{out} cannot be written, because the folder {ancestor} is not writable.")
-
-
 def _phantom(arguments: argparse.Namespace) -> int:
-    _check_out(arguments.out)
+    check_out(arguments.out)
     from mame_lib.data.manifest import refuse_existing, write
     from mame_lib.data.sources import phantom_source
 
@@ -82,16 +72,14 @@ def _phantom(arguments: argparse.Namespace) -> int:
     settings = {name: getattr(arguments, name) for name in names}
     items = phantom_source(**settings)
     refuse_existing(arguments.out, overwrite=arguments.overwrite)  # before the progress bar appears
-    progress = _progress(items, arguments.count, "image")
-    manifest = write(
-        arguments.out, progress, source="phantom", settings=settings, overwrite=arguments.overwrite
-    )
+    drawn = with_bar(items, arguments.count, "image")
+    manifest = write(arguments.out, drawn, source="phantom", settings=settings, overwrite=arguments.overwrite)
     print(f"{arguments.out}: {len(manifest.cases)} images ({_splits(manifest)})")
     return 0
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
-    _check_out(arguments.out)
+    check_out(arguments.out)
     _check_log(arguments.log, arguments.out)
     if arguments.folder.resolve() in (arguments.out.resolve(), *arguments.out.resolve().parents):
         raise InputError(f"{arguments.out} lies inside the source {arguments.folder}; write the data set elsewhere.")
@@ -121,7 +109,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
             settings=settings,
             workers=arguments.workers or os.cpu_count() or 1,
             overwrite=arguments.overwrite,
-            progress=lambda finished, total: _progress(finished, total, "image"),
+            progress=lambda finished, total: with_bar(finished, total, "image"),
         )
     except (KeyboardInterrupt, SystemExit):
         print("mame: stopped; the same command goes on from here.", file=sys.stderr)
@@ -165,34 +153,31 @@ def _inspect(arguments: argparse.Namespace) -> int:
     data = load(arguments.data)
     folder = arguments.data.absolute()
     sheet = arguments.sheet or folder.with_name(f"{folder.name}-contact.png")
-    _check_out(sheet)
+    check_out(sheet)
     print(summary(data))
     print(f"\ncontact sheet: {contact_sheet(data, sheet)}")
     return 0
 
 
-def _progress(items: Any, total: int | None, unit: str) -> Any:
-    """The items, with a bar on stderr where that is a terminal."""
-    from tqdm import tqdm
-
-    return tqdm(items, total=total, unit=unit, file=sys.stderr, disable=None, leave=False)
-
-
 def _train(arguments: argparse.Namespace) -> int:
     from mame_lib.training.config import TrainConfig
 
-    other = {"command", "config", "set"}
+    other = {"command", "config", "set", "plan"}
     given = {key: value for key, value in vars(arguments).items() if key not in other and value is not None}
+    if arguments.plan is not None:
+        return _plan(arguments, given)
     config = TrainConfig.read(arguments.config, arguments.set, **given)
-    _check_out(config.out)
+    check_out(config.out)
     if not config.data.is_dir():
         raise InputError(f"the data folder {config.data} does not exist; `mame phantom` makes one.")
-    _quiet_libraries()
+    quiet_libraries()
+    from mame_lib.planner import check_room
     from mame_lib.training.loop import fit
 
+    check_room(config)
     result = None
     main = os.environ.get("RANK", "0") == "0"
-    with _progress(None, config.steps, "step") if main else nullcontext() as bar:
+    with with_bar(None, config.steps, "step") if main else nullcontext() as bar:
         for result in fit(config):
             if bar is not None:
                 bar.update(result.step - bar.n)  # a resumed run starts in the middle
@@ -212,7 +197,7 @@ def _runs(arguments: argparse.Namespace) -> int:
 
     found = runs(arguments.folder)
     if arguments.out is not None:
-        _check_out(arguments.out / "curves.png")
+        check_out(arguments.out / "curves.png")
     print(table(found), flush=True)
     for run in found:
         place = run.path if arguments.out is None else arguments.out / run.name
@@ -224,15 +209,26 @@ def _runs(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _plan(arguments: argparse.Namespace, given: dict[str, Any]) -> int:
+    """Print the memory a run would need: on this machine, or on a GPU of the size that was asked about."""
+    quiet_libraries()
+    from mame_lib.planner import here
+    from mame_lib.training.config import TrainConfig
+
+    nowhere = {"data": Path("data"), "out": Path("run")}  # neither is touched
+    print(here(TrainConfig.read(arguments.config, arguments.set, **nowhere | given), arguments.plan or None))
+    return 0
+
+
 def _generate(arguments: argparse.Namespace) -> int:
-    names = _outputs(arguments.out, arguments.count, arguments.seed)
-    _check_out(names[0])
-    _quiet_libraries()
+    names = image_names(arguments.out, arguments.count, arguments.seed)
+    check_out(names[0])
+    quiet_libraries()
     from mame_lib.generation import Mame
 
     options = {} if arguments.batch_size is None else {"batch_size": arguments.batch_size}
     model = Mame.load(arguments.model)
-    _note_grammar(arguments.prompt)
+    note_grammar(arguments.prompt)
     images = model.stream(
         arguments.prompt,
         negative_prompt=arguments.negative_prompt,
@@ -242,37 +238,25 @@ def _generate(arguments: argparse.Namespace) -> int:
         count=arguments.count,
         **options,
     )
-    for image, name in zip(_progress(images, arguments.count, "image"), names, strict=True):
+    for image, name in zip(with_bar(images, arguments.count, "image"), names, strict=True):
         print(image.save(name))
     return 0
 
 
-def _outputs(out: Path, count: int, seed: int) -> list[Path]:
-    """Names of the images: a.png, a-1.png, a-2.png …, or seed-7-0.png, seed-7-1.png … in a folder."""
-    if out.is_dir() or not out.suffix:
-        if out.exists() and not out.is_dir():
-            raise InputError(f"{out} is a file; give a folder, or a file name that ends in .png.")
-        return [out / f"seed-{seed}-{index}.png" for index in range(count)]
-    if out.suffix.lower() != ".png":
-        raise InputError(f"{out} must end in .png (or be a folder); images are written as PNG only.")
-    return [out] + [out.with_name(f"{out.stem}-{index}{out.suffix}") for index in range(1, count)]
+def _models(arguments: argparse.Namespace) -> int:
+    from mame_lib.models.released import table
+
+    print(table())
+    return 0
 
 
-def _note_grammar(prompt: str) -> None:
-    """Any sentence may be tried, but one that the model never saw a caption like deserves a word."""
-    from mame_lib.data.prompts import parse
+def _convert(arguments: argparse.Namespace) -> int:
+    check_out(arguments.out)
+    quiet_libraries()
+    from mame_lib.models.convert import DTYPES, convert
 
-    try:
-        parse(prompt)
-    except InputError as error:
-        print(f"mame: note: {error} The model draws what it makes of it.", file=sys.stderr)
-
-
-def _quiet_libraries() -> None:
-    """Keep advice and loading bars of the libraries off stderr, unless the user has asked for them."""
-    for name in ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY"):
-        os.environ.setdefault(name, "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    print(convert(arguments.source, arguments.out, DTYPES[arguments.dtype]))
+    return 0
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -288,6 +272,8 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "train": _train,
     "runs": _runs,
     "generate": _generate,
+    "models": _models,
+    "convert": _convert,
     "doctor": _doctor,
 }
 

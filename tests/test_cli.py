@@ -415,3 +415,47 @@ def test_the_parser_knows_what_the_library_knows():
 
     assert (FITS, PRIORS, INTENSITIES) == (geometry.FITS, phantom.PRIORS, grayscale.INTENSITIES)
     assert set(SOURCE_HELP) == set(sources.SOURCES)
+
+
+def test_models_are_listed(capsys):
+    assert main(["models"]) == 0
+    out = capsys.readouterr().out
+    for words in ("tiny", "fused", "sd15-inpaint", "512 px", "Likalto4/fusion_healthy", "not verified by us"):
+        assert words in out
+    assert max(map(len, out.splitlines())) <= 120
+
+
+def test_convert_writes_a_whole_folder(here, capsys):
+    assert main(["convert", "tiny", "--out", "a/safe", "--dtype", "float32"]) == 0
+    assert capsys.readouterr().out == "a/safe\n"
+    assert {"model_index.json", "unet/diffusion_pytorch_model.safetensors", "mame.json"} <= set(tree(here / "a/safe"))
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("convert", "MODEL"),
+        ("convert tiny", "--out"),
+        ("convert tiny --out a --dtype int8", "'int8'"),
+        ("convert tiny --out full", "name a new folder"),
+        ("convert tiny --out file", "name a new folder"),
+        ("convert tiny --out file/a", "is not a folder"),
+        ("convert tinny --out a", "there is no model 'tinny'"),
+        ("convert full --out a", "no model_index.json"),
+        ("convert some/one --out a", "cannot load the model 'some/one' from the Hugging Face Hub"),
+        ("models tiny", "tiny"),
+    ],
+)
+def test_mistakes_about_models_are_one_sentence(here, capsys, line, words):
+    before = tree(here)
+    assert main(line.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("mame: error: ") and words in err and err.count("\n") == 1
+    assert tree(here) == before
+
+
+def test_the_parser_knows_the_types_of_numbers():
+    from mame_lib.arguments import DTYPES
+    from mame_lib.models import convert
+
+    assert tuple(convert.DTYPES) == DTYPES

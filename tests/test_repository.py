@@ -24,7 +24,7 @@ LAYERS = [
     {"cli", "app", "__main__", "doctor", "arguments"},
     {"teaching"},
     {"evaluation"},
-    {"generation"},
+    {"generation", "planner"},
     {"training"},
     {"models"},
     {"data"},

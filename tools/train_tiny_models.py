@@ -44,10 +44,10 @@ ROUNDS: tuple[dict[str, Any], dict[str, Any]] = (
 SHARED: dict[str, Any] = {"batch_size": 32, "ema_decay": 0.995, "validation_every": 200, "checkpoint_every": 100}
 LESIONS = {"lesions": 1.0, "lesion_kind": "mass"}
 RECIPES = {
-    "hologic": Recipe({"count": 2500, "seed": 21, "vendor": "hologic"}, (900, 900)),
+    "hologic": Recipe({"count": 2500, "seed": 21, "vendor": "hologic"}, (900, 500)),
     "siemens": Recipe({"count": 2500, "seed": 22, "vendor": "siemens"}, (900, 900)),
     "fused": Recipe({"count": 4000, "seed": 23}, (1300, 1300)),
-    "inpaint": Recipe({"count": 2500, "seed": 24, **LESIONS}, (400, 1200), preset="tiny-inpaint"),
+    "inpaint": Recipe({"count": 2500, "seed": 24, **LESIONS}, (300, 800), preset="tiny-inpaint"),
 }
 
 

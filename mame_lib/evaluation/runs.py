@@ -23,10 +23,11 @@ from PIL.PngImagePlugin import PngInfo
 from mame_lib.errors import InputError
 from mame_lib.models.components import NOTICE
 from mame_lib.training.checkpoint import is_complete
+from mame_lib.training.meter import DECILES
 from mame_lib.training.run import read_log
 
 FINISHED, RESUMABLE, BROKEN = "finished", "resumable", "broken"
-DAMAGE = (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError)
+DAMAGE = (OSError, ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError)
 HEAD = ("run", "preset", "method", "images", "steps", "batch", "loss", "held-out", "images/s", "memory", "when",
         "state")  # fmt: skip
 ROWS, TILE, LABEL = 8, 256, 84  # of the evolution: rows and side of an image at most, width of the labels, in pixels
@@ -45,10 +46,10 @@ class Run:
     started: str = ""
     log: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
-    def series(self, key: str) -> tuple[list[float], list[float]]:
-        """Steps and values of one quantity of the log, where it was noted."""
-        found = [(line["step"], line[key]) for line in self.log if isinstance(line.get(key), int | float)]
-        return [float(step) for step, _ in found], [float(value) for _, value in found]
+    def series(self, key: str, item: int | None = None) -> tuple[list[float], list[float]]:
+        """Steps and values of one quantity of the log, or of one item of a list there, where it was noted."""
+        found = [(line["step"], _number(line.get(key), item)) for line in self.log]
+        return [float(step) for step, value in found if value is not None], [v for _, v in found if v is not None]
 
     @property
     def prompts(self) -> list[str]:
@@ -59,6 +60,13 @@ class Run:
             return [str(one) for one in chosen or sorted(counts, key=lambda text: (-counts[text], text))[:3]]
         except DAMAGE:
             return []
+
+
+def _number(value: Any, item: int | None = None) -> float | None:
+    """A number of the log, or None for what is none, or none that can be drawn."""
+    if item is not None:
+        value = value[item] if isinstance(value, list) and len(value) > item else None
+    return float(value) if isinstance(value, int | float) and abs(value) < 1e300 else None
 
 
 def runs(folder: str | Path) -> list[Run]:
@@ -102,7 +110,7 @@ def _read(path: Path, name: str) -> Run:
     except DAMAGE:
         config, data, started = {}, {}, ""
     try:
-        log = [line for line in read_log(path) if isinstance(line, dict) and isinstance(line.get("step"), int)]
+        log = [line for line in read_log(path) if isinstance(line, dict) and _number(line.get("step")) is not None]
     except DAMAGE:
         log = []
     if not config:
@@ -172,13 +180,11 @@ def curves(run: Run, path: str | Path) -> Path:
     if run.series("held_out_loss")[1]:
         loss.plot(*run.series("held_out_loss"), "o-", label="held out, fixed noise", markersize=4)
     loss.legend(frameon=False)
-    lines = [line for line in run.log if isinstance(line.get("loss_by_decile"), list)]
-    for k in range(max((len(line["loss_by_decile"]) for line in lines), default=0)):
-        points = [(line["step"], line["loss_by_decile"][k]) for line in lines if len(line["loss_by_decile"]) > k]
-        points = [(step, value) for step, value in points if isinstance(value, int | float)]
-        if points:
+    for k in range(DECILES):
+        steps, values = run.series("loss_by_decile", k)
+        if steps:
             label = f"t from {100 * k}" if k % 3 == 0 else None
-            tenths.plot(*zip(*points, strict=True), color=colormaps["viridis"](k / 10), linewidth=1, label=label)
+            tenths.plot(steps, values, color=colormaps["viridis"](k / DECILES), linewidth=1, label=label)
     tenths.set_yscale("log")
     if tenths.lines:
         tenths.legend(frameon=False)

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import copy
-import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from mame_lib.diffusion.schedule import Schedule, from_config
 from mame_lib.errors import InputError
+from mame_lib.models.hub import OURS, fetch, listing, pickles_only, places, read_json, weight_files
 from mame_lib.models.presets import resolve
+from mame_lib.models.saving import NOTICE, START, name_of, quiet, write_folder, write_shipped
 from mame_lib.models.tiny import SCHEDULER_CONFIG
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-NOTICE = "synthetic, not for diagnosis"
-START = "start.safetensors"
+__all__ = ["NOTICE", "Components", "name_of", "quiet", "write_shipped"]
+
+_OF_A_FOLDER = ("shared", "notice")  # of `mame.json`: what is said of one folder, not of the model
 
 
 @dataclass
@@ -87,129 +85,106 @@ class Components:
             network.to(device)
         return self
 
+    @property
+    def inpainting(self) -> bool:
+        """Whether the UNet sees a mask and what lies around it: 9 input channels instead of 4."""
+        return int(self.unet.config.in_channels) == 9
+
     @classmethod
     def load(cls, model: str | Path) -> Components:
         """Read a model: a shipped name, a preset, a folder, or a Hub id.
 
         Safetensors only. The dtype is explicit because the two libraries disagree: diffusers reads half-precision
-        files as float32, transformers as float16.
+        files as float32, transformers as float16. The VAE's weights lie channels last, which a CPU likes better.
 
         Raises
         ------
         InputError
-            If the model is unknown, incomplete, or on the Hub while there is no network.
+            If the model is unknown, incomplete, of another kind, stored as pickles only, or on the Hub while there is
+            no network.
         """
         source = resolve(model)
+        folder = Path(source) if Path(source).is_dir() else fetch(source)
+        found = places(folder)
         from diffusers import AutoencoderKL, UNet2DConditionModel
+        from diffusers.utils import is_accelerate_available
         from transformers import CLIPTextModel, CLIPTokenizer
 
-        safe: dict[str, Any] = {"use_safetensors": True}
-        ours: dict[str, Any] = {**safe, "torch_dtype": torch.float32, "low_cpu_mem_usage": False}
+        # With accelerate a network is not filled with random numbers first, at twice the memory.
+        ours = {"torch_dtype": torch.float32, "low_cpu_mem_usage": is_accelerate_available()}
         try:
             with quiet():
                 parts = cls(
-                    unet=UNet2DConditionModel.from_pretrained(source, subfolder="unet", **ours),
-                    vae=AutoencoderKL.from_pretrained(source, subfolder="vae", **ours),
-                    text_encoder=CLIPTextModel.from_pretrained(
-                        source, subfolder="text_encoder", dtype=torch.float32, **safe
-                    ),
-                    tokenizer=CLIPTokenizer.from_pretrained(source, subfolder="tokenizer"),
-                    scheduler_config=_read_scheduler(source),
-                    info=_read_info(source),
-                    start_mean=_read_start(source),
+                    unet=_network(UNet2DConditionModel, found, "unet", model, **ours),
+                    vae=_network(AutoencoderKL, found, "vae", model, **ours),
+                    text_encoder=_network(CLIPTextModel, found, "text_encoder", model, dtype=torch.float32),
+                    tokenizer=CLIPTokenizer.from_pretrained(found["tokenizer"], local_files_only=True),
+                    scheduler_config=_read_scheduler(found["scheduler"]),
+                    info={key: value for key, value in read_json(folder / OURS).items() if key not in _OF_A_FOLDER},
+                    start_mean=load_file(folder / START)["mean"].float() if (folder / START).is_file() else None,
                 )
-        except (OSError, ValueError, KeyError) as error:
+            _check(parts)
+        except InputError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(
                 f"cannot load the model {str(model)!r} ({reason}); check the name, the folder's files, or the network."
             ) from error
         for network in (parts.unet, parts.vae, parts.text_encoder):
             network.requires_grad_(False).eval()
+        parts.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return parts
 
     def save(self, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:
         """Write an ordinary diffusers pipeline folder plus `mame.json`, whole or not at all.
 
-        The networks themselves are left alone; half precision is taken of copies.
+        The networks themselves are left alone; of each, one after the other, a copy in `dtype` is made and written.
+        Raises `InputError` when it cannot be written, or a weight is too large for `dtype`.
         """
-        temporary = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(temporary, ignore_errors=True)
-        with quiet():
-            from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
-
-            pipeline = StableDiffusionPipeline(
-                **{name: copy.deepcopy(getattr(self, name)).to(dtype) for name in ("unet", "vae", "text_encoder")},
-                tokenizer=self.tokenizer,
-                scheduler=DPMSolverMultistepScheduler.from_config(self.scheduler_config),
-                safety_checker=None,
-                feature_extractor=None,
-                requires_safety_checker=False,
-            )
-            pipeline.save_pretrained(temporary, safe_serialization=True)
-        for name in ("unet", "vae", "text_encoder"):
-            _forget_origin(temporary / name / "config.json")
-        if self.start_mean is not None:
-            save_file({"mean": self.start_mean.half().contiguous()}, temporary / START)
-        (temporary / "mame.json").write_text(json.dumps({**self.info, "notice": NOTICE}, indent=2) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
+        write_folder(self, folder, dtype)
 
 
-def name_of(model: str) -> str:
-    """What may be said of a base model in a file: a shipped name or Hub id as it is, of a folder its last two names.
+def _network(kind: Any, found: dict[str, Path], part: str, model: str | Path, **options: Any) -> Any:
+    """One network from its safetensors file; half precision where there is nothing else.
 
-    A folder's whole path would tell about the machine, and perhaps whose it is.
+    Raises `InputError` if it is stored in other files only, and `ValueError` if a weight is missing: the libraries
+    would go on with random numbers.
     """
-    path = Path(model)
-    return "/".join(path.parts[-2:]) if path.is_absolute() or path.is_dir() else model
+    files = weight_files((f"{part}/{name}" for name in listing(found[part])), part)
+    if not files:
+        raise InputError(f"cannot load the model {str(model)!r}: its {part} has no safetensors file; fetch it again.")
+    if ".bin" in files[-1]:
+        raise pickles_only(str(model), part)
+    network, told = kind.from_pretrained(
+        found[part], variant="fp16" if ".fp16" in files[0] else None, use_safetensors=True, local_files_only=True,
+        output_loading_info=True, **options,
+    )  # fmt: skip
+    if missing := sorted(told["missing_keys"]):
+        raise ValueError(f"its {part} lacks {len(missing)} weights, among them {missing[0]}")
+    return network
 
 
-def _forget_origin(config: Path) -> None:
-    """Drop the folder that a network was loaded from, which diffusers writes into its configuration."""
-    values = json.loads(config.read_text())
-    values.pop("_name_or_path", None)
-    config.write_text(json.dumps(values, indent=2) + "\n")
+def _check(parts: Components) -> None:
+    """Raise `ValueError` for a model that loads, but is made for something else than a sentence or a mask."""
+    unet = parts.unet.config
+    if unet.in_channels not in (4, 9) or unet.get("class_embed_type") or unet.get("addition_embed_type"):
+        raise ValueError(f"its UNet of {unet.in_channels} input channels wants more than a sentence and a mask")
+    if unet.cross_attention_dim != parts.text_encoder.config.hidden_size:
+        raise ValueError("its UNet and its text encoder do not belong together")
+    if parts.prediction_type not in ("epsilon", "v_prediction"):
+        raise ValueError(f"its prediction type {parts.prediction_type!r} is neither epsilon nor v_prediction")
+    _ = parts.schedule  # raises for a schedule that we do not know
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the chatter and progress bars of diffusers and transformers inside the block, and restore them."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
+def _read_scheduler(place: Path) -> dict[str, Any]:
+    """The saved scheduler configuration, with every setting that decides pixels made explicit.
 
-    both = (diffusers_logging, transformers_logging)
-    before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in both]
-    for log in both:
-        log.set_verbosity_error()
-        log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for log, (verbosity, bars) in zip(both, before, strict=True):
-            log.set_verbosity(verbosity)
-            if bars:
-                log.enable_progress_bar()
-
-
-def _read_scheduler(source: str) -> dict[str, Any]:
-    """The saved scheduler configuration, with every setting that decides pixels made explicit."""
-    if Path(source).is_dir():
-        saved = json.loads((Path(source) / "scheduler" / "scheduler_config.json").read_text())
-    else:
-        from diffusers import DPMSolverMultistepScheduler
-
-        saved = dict(DPMSolverMultistepScheduler.load_config(source, subfolder="scheduler"))
-    trained = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
+    From the file comes what the weights were trained with; the sampler is ours, as we validate models with it.
+    """
+    saved = read_json(place / "scheduler_config.json")
+    trained = (
+        "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
+        "rescale_betas_zero_snr",
+    )  # fmt: skip
     return {**SCHEDULER_CONFIG, **{key: saved[key] for key in trained if saved.get(key) is not None}}
-
-
-def _read_start(source: str) -> torch.Tensor | None:
-    """The mean latent beside the networks, float32 `[4, h, w]`; None for a model that has none."""
-    path = Path(source) / START
-    return load_file(path)["mean"].float() if path.is_file() else None
-
-
-def _read_info(source: str) -> dict[str, Any]:
-    """`mame.json` of a folder; empty for a model that is not ours."""
-    path = Path(source) / "mame.json"
-    return json.loads(path.read_text()) if path.is_file() else {}

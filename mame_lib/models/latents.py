@@ -27,10 +27,16 @@ def to_tensor(images: np.ndarray) -> Tensor:
     return pixels.permute(0, 3, 1, 2)  # [N, 3, H, W]
 
 
+def images_at_once(size: int, most: int = 16) -> int:
+    """Images of `size` pixels that an autoencoder takes at once: SD 1.5's then stays within about 3 GiB."""
+    return max(1, min(most, 2**20 // size**2))
+
+
 @torch.no_grad()
-def encode_moments(vae: AutoencoderKL, images: np.ndarray, batch_size: int = 16) -> Moments:
+def encode_moments(vae: AutoencoderKL, images: np.ndarray, batch_size: int | None = None) -> Moments:
     """Encode uint8 images once; training then draws a fresh posterior sample at every step."""
     means, stds = [], []
+    batch_size = batch_size or images_at_once(images.shape[1])
     for start in range(0, len(images), batch_size):
         pixels = to_tensor(images[start : start + batch_size]).to(vae.device)  # [B, 3, H, W]
         posterior = vae.encode(pixels).latent_dist
@@ -45,12 +51,14 @@ def sample_latents(moments: Moments, noise: Tensor, scaling_factor: float) -> Te
 
 
 @torch.no_grad()
-def decode(vae: AutoencoderKL, latents: Tensor, batch_size: int = 8) -> np.ndarray:
+def decode(vae: AutoencoderKL, latents: Tensor, batch_size: int | None = None) -> np.ndarray:
     """Scaled latents `[N, 4, h, w]` to gray uint8 images `[N, H, W]`.
 
     The three channels are averaged: a mammogram has no color, and what color the VAE invents is error.
     """
     images = []
+    size = latents.shape[-1] * 2 ** (len(vae.config.block_out_channels) - 1)
+    batch_size = batch_size or images_at_once(size, most=8)
     for rows in (latents / vae.config.scaling_factor).split(batch_size):  # [B, 4, h, w]
         gray = vae.decode(rows.to(vae.device)).sample.float().mean(1)  # [B, H, W]
         images.append(((gray + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy())

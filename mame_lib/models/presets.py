@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from mame_lib.data.folders import aside_of
 from mame_lib.errors import InputError
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
@@ -15,7 +17,7 @@ class Preset:
     """A base model and the settings that suit its size.
 
     `source` is a folder or a Hub id; `image_size` in pixels; `learning_rate` and `batch_size` are the defaults of
-    fine-tuning it (the paper's for `sd15`, section 2.4.2).
+    fine-tuning it (the paper's for `sd15`, section 2.4.2); `task` is `text-to-image` or `inpainting`.
     """
 
     name: str
@@ -24,7 +26,7 @@ class Preset:
     learning_rate: float
     batch_size: int
     about: str
-    task: str = "text-to-image"  # or "inpainting"
+    task: str = "text-to-image"
 
 
 PRESETS = {
@@ -46,8 +48,17 @@ PRESETS = {
     ),
 }  # fmt: skip
 
-# Fine-tuned models that ship with the library.
-MODELS = {"fused": WEIGHTS / "fused"}
+# Models that ship with the library: the tiny base, and what was fine-tuned from it.
+SHIPPED = {
+    "tiny": PRESETS["tiny"].about,
+    "hologic": "fine-tuned on phantoms with the look of Hologic; captions name view and area",
+    "siemens": "fine-tuned on phantoms with the look of Siemens; captions name view and density",
+    "fused": "fine-tuned on both looks, which its captions name; none names area and density at once",
+    "inpaint": "draws masses into phantoms: it sees a mask and what lies around it",
+}
+MODELS = {
+    name: WEIGHTS / name for name in SHIPPED if name != "tiny" and (WEIGHTS / name / "model_index.json").is_file()
+}
 
 
 def get_preset(name: str) -> Preset:
@@ -75,9 +86,13 @@ def resolve(model: str | Path) -> str:
     if text in PRESETS:
         return PRESETS[text].source
     folder = Path(text)
+    if not folder.exists() and aside_of(folder.absolute()).is_dir():  # a save was cut off between its two renames
+        os.replace(aside_of(folder.absolute()), folder)
     if folder.is_dir():
         if (folder / "model_index.json").is_file():
             return text
+        if (folder / "config.json").is_file():
+            raise InputError(f"{folder} holds a single network, not a text-to-image model: it has no model_index.json.")
         hint = f"; did you mean {folder / 'model'}?" if (folder / "model" / "model_index.json").is_file() else "."
         raise InputError(f"{folder} is not a model folder: it has no model_index.json{hint}")
     parts = text.split("/")

@@ -27,6 +27,7 @@ SCHEDULER_CONFIG = {
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
     "prediction_type": "epsilon",
+    "rescale_betas_zero_snr": False,
     "timestep_spacing": "trailing",
     "algorithm_type": "dpmsolver++",
     "solver_order": 2,

@@ -6,6 +6,6 @@ Nothing big is allocated: the networks are run once on tensors without data, see
 """
 
 from mame_lib.planner.plan import Advice, Phase, Plan, plan
-from mame_lib.planner.room import room
+from mame_lib.planner.room import check_room, here, room
 
-__all__ = ["Advice", "Phase", "Plan", "plan", "room"]
+__all__ = ["Advice", "Phase", "Plan", "check_room", "here", "plan", "room"]

@@ -75,7 +75,7 @@ def _configuration(model: str, part: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"cannot plan with {model!r}: its {part}/config.json can't be read ({reason}); check the name or the network."
+            f"cannot plan with {model!r}: its {part}/config.json can't be read ({reason}); check name and network."
         ) from error
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mame_lib.errors import InputError
+from mame_lib.models.latents import images_at_once
 from mame_lib.planner.trace import ACTIVATIONS, COPIES, GRADIENTS
-from mame_lib.planner.traced import Traced, traced
+from mame_lib.planner.traced import Resting, learning, resting, shape_of
 from mame_lib.training.config import TrainConfig
 
 GIB = 2**30
@@ -21,7 +22,7 @@ BLOCK = 256  # and one float32 scale for so many 8-bit numbers
 # What no tensor holds: on a CPU Python and the libraries, on a GPU the CUDA context and cuDNN's working space.
 OVERHEAD = {"cpu": int(0.55 * GIB), "cuda": int(0.6 * GIB)}
 ROUNDING = {"cpu": 0.02, "cuda": 0.05}  # share of all tensors that the allocator loses between them
-ENCODED, DECODED, CLASSES = 16, 8, 8  # images at once: models/latents.py and training/images.py
+CLASSES = 8  # class images drawn at once, see training/images.py
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Advice:
     price: str
 
     def __str__(self) -> str:
-        return f"{self.change} saves {self.saves / GIB:.1f} GiB ({self.price}): {self.peak / GIB:.1f} GiB"
+        return f"{self.change} saves {_size(self.saves)} ({self.price}): {_size(self.peak)}"
 
 
 @dataclass(frozen=True)
@@ -91,19 +92,30 @@ class Plan:
         """
         return tuple(_advise(self))
 
+    def refusal(self, gib: float) -> str | None:
+        """Why this run can't work in `gib` GiB and what to change, in a sentence; None when its tensors do fit."""
+        if self.peak.certain <= gib * GIB:
+            return None
+        there = plan(self.config, device_kind=self.device_kind, gib=gib)
+        changes = ", ".join(one.change for one in there.advice)
+        return (
+            f"this run needs about {_size(self.peak.total)} (phase {self.peak.name}) and there are {gib:.1f} GiB; "
+            f"try --set with {changes} (`mame train --plan` shows the numbers)."
+        )
+
     def __str__(self) -> str:
         """A small table, whether it fits, and what to change."""
-        width = max(map(len, PARTS))
+        width, count = max(map(len, PARTS)), _micro_rows(self.config)
+        unit, size = ("GiB", GIB) if self.peak.certain > GIB else ("MiB", 2**20)
         lines = [
-            f"predicted memory in GiB on {self.device_kind}: {self.precision}, {self.optimizer}, "
-            f"{_micro_rows(self.config)} images at once"
+            f"predicted memory in {unit} on {self.device_kind}: {self.precision}, {self.optimizer}, "
+            f"{count} image{'s' * (count > 1)} at once",
+            " " * width + "".join(f"{phase.name:>14}" for phase in self.phases),
         ]
-        lines.append(" " * width + "".join(f"{phase.name:>14}" for phase in self.phases))
         for part in PARTS:
-            sizes = [phase.parts[part] / GIB for phase in self.phases]
-            if any(sizes):
-                lines.append(f"{part:{width}}" + "".join(f"{size:14.2f}" for size in sizes))
-        lines.append(f"{'in all':{width}}" + "".join(f"{phase.total / GIB:14.2f}" for phase in self.phases))
+            if any(phase.parts[part] for phase in self.phases):
+                lines.append(f"{part:{width}}" + "".join(f"{phase.parts[part] / size:14.2f}" for phase in self.phases))
+        lines.append(f"{'in all':{width}}" + "".join(f"{phase.total / size:14.2f}" for phase in self.phases))
         if self.gib is not None:
             word = "fits" if self.fits(self.gib) else "does not fit"
             lines.append(f"{word} into {self.gib:.1f} GiB")
@@ -133,6 +145,11 @@ def plan(config: TrainConfig, *, device_kind: str = "cpu", gib: float | None = N
     return Plan(config, device_kind, precision, optimizer, phases, gib)
 
 
+def _size(count: int) -> str:
+    """Bytes in a unit that suits them."""
+    return f"{count / GIB:.1f} GiB" if count >= GIB / 2 else f"{count / 2**20:.0f} MiB"
+
+
 def _with_rest(parts: Mapping[str, int], kind: str) -> dict[str, int]:
     whole = {part: parts.get(part, 0) for part in PARTS}
     whole[REST] = OVERHEAD[kind] + int(ROUNDING[kind] * sum(whole.values()))
@@ -150,34 +167,30 @@ def _rows(config: TrainConfig) -> int:
 
 def _phases(config: TrainConfig, kind: str, precision: str, optimizer: str) -> Iterator[tuple[str, dict[str, int]]]:
     """Name and parts of each phase; on a GPU a network counts only while it works (see `training.images.placed`)."""
-    accumulates = _rows(config) > _micro_rows(config)
-    found = traced(
-        config.base_model, config.preset, config.method, config.trains_text, config.gradient_checkpointing,
-        config.lora_rank if config.method == "lora" else 1, precision, _micro_rows(config), accumulates,
-    )  # fmt: skip
+    shape = shape_of(config)
+    found, accumulates = resting(shape), _rows(config) > _micro_rows(config)
     size, everything, cpu = found.weights, sum(found.weights.values()), kind == "cpu"
-    yield "encoding", {WEIGHTS: everything if cpu else size["vae"], ACTIVATIONS: found.encoding(ENCODED)}
+    encoding = found.encoding(images_at_once(found.image_size))
+    yield "encoding", {WEIGHTS: everything if cpu else size["vae"], ACTIVATIONS: encoding}
     if config.prior_prompt is not None:
         yield "class images", {WEIGHTS: everything, ACTIVATIONS: _drawing(found, CLASSES, 2)}
-    learned = 4 * sum(found.trained)  # bytes
+    step, elements = learning(shape, kind, precision, _micro_rows(config), accumulates)
+    learned = 4 * sum(elements)
     lasting = {
         WEIGHTS: everything if cpu else size["unet"] + size["text_encoder"] * config.trains_text,
-        OPTIMIZER: sum(_optimizer_bytes(count, optimizer) for count in found.trained),
+        OPTIMIZER: sum(_optimizer_bytes(count, optimizer) for count in elements),
         AVERAGE: learned if config.ema_decay > 0 else 0,
     }
-    old = {GRADIENTS: found.step.get(GRADIENTS, 0) + learned * accumulates}
-    yield "step", lasting | dict(found.step) | old
+    yield "step", lasting | dict(step) | {GRADIENTS: step.get(GRADIENTS, 0) + learned * accumulates}
     if config.validation_every:
         images = len(config.validation_prompts or "123")
-        asked_twice = 1 + (config.validation_guidance_scale != 1)
-        # The weights proper wait in a copy while their average is used.
-        weights = everything + lasting[AVERAGE]
-        yield "validation", lasting | {WEIGHTS: weights, ACTIVATIONS: _drawing(found, images, asked_twice)}
+        asked = 1 + (config.validation_guidance_scale != 1)
+        yield "validation", lasting | {WEIGHTS: everything, ACTIVATIONS: _drawing(found, images, asked)}
 
 
-def _drawing(found: Traced, images: int, asked: int) -> int:
+def _drawing(found: Resting, images: int, asked: int) -> int:
     """Activations while images are drawn: guidance asks the UNet twice, images are decoded a few at a time."""
-    return max(found.denoising(asked * images), found.decoding(min(images, DECODED)))
+    return max(found.denoising(asked * images), found.decoding(min(images, images_at_once(found.image_size, most=8))))
 
 
 def _optimizer_bytes(count: int, optimizer: str) -> int:
@@ -202,10 +215,9 @@ def _advise(before: Plan) -> Iterator[Advice]:
 
 def _changes(first: Plan) -> Iterator[tuple[dict[str, object], str]]:
     """What may be changed, cheapest first, with the price."""
-    config, rows = first.config, _micro_rows(first.config)
-    while rows > 1:
-        rows = -(-rows // 2)
-        yield {"micro_batch_size": rows}, "the same result, more passes"
+    config = first.config
+    if _micro_rows(config) > 1:
+        yield {"micro_batch_size": _fewer_rows(first)}, "the same result, in more passes"
     if first.device_kind == "cuda" and first.optimizer == "adamw":
         yield {"optimizer": "adamw8bit"}, "about the same result; needs bitsandbytes"
     if not config.gradient_checkpointing:
@@ -220,6 +232,18 @@ def _changes(first: Plan) -> Iterator[tuple[dict[str, object], str]]:
         yield {"method": "unet"}, "the text encoder stays as it is"
     if config.method != "lora":
         yield {"method": "lora"}, "low-rank updates only"
+
+
+def _fewer_rows(first: Plan) -> int:
+    """Half the images at once; or the largest half, quarter … that fits the room, judged from a line through two."""
+    rows = _micro_rows(first.config)
+    if first.gib is None:
+        return -(-rows // 2)
+    one = plan(first.config.with_changes(micro_batch_size=1), device_kind=first.device_kind).peak.total
+    each = (first.peak.total - one) / (rows - 1)
+    while rows > 1 and one + each * (rows - 1) > first.gib * GIB:
+        rows = -(-rows // 2)
+    return rows
 
 
 def _toml(value: object) -> str:

@@ -20,9 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 ACTIVATIONS, GRADIENTS, COPIES = "activations", "gradients", "autocast copies"
-# The lists of CUDA's autocast, as far as our networks use them: products in half precision, sums in float32.
+# The lists of autocast, as far as our networks use them: products in half precision and, on a GPU, norms in float32.
 LOW = ("linear", "conv2d", "scaled_dot_product_attention")
-HIGH = ("group_norm", "layer_norm")
+HIGH: dict[str, tuple[str, ...]] = {"cpu": (), "cuda": ("group_norm", "layer_norm")}
 
 
 class Ledger(TorchDispatchMode):
@@ -98,12 +98,12 @@ def _key(tensor: Tensor) -> int:
 
 
 @contextmanager
-def cuda_autocast(dtype: torch.dtype, ledger: Ledger) -> Iterator[Callable[[], None]]:
-    """Inside the block, networks compute as under CUDA's autocast, on whatever device; yields what ends a forward pass.
+def autocast_of(device_kind: str, dtype: torch.dtype, ledger: Ledger) -> Iterator[Callable[[], None]]:
+    """Inside the block, networks compute as under the autocast of a device that need not be there.
 
-    Matrix products and convolutions take half-precision copies of weights and inputs, normalizations float32 ones.
-    A copy of a weight lives as long as the forward pass, or as long as the backward pass wants it. The CPU's
-    own autocast has other lists, so it can't stand in. float32 changes nothing.
+    Matrix products and convolutions take half-precision copies of weights and inputs; on a GPU normalizations take
+    float32 ones. A copy of a weight lives as long as the forward pass, or as long as the backward pass wants it.
+    float32 changes nothing. Yields the function to call where a forward pass ends.
     """
     if dtype == torch.float32:
         yield lambda: None
@@ -132,7 +132,7 @@ def cuda_autocast(dtype: torch.dtype, ledger: Ledger) -> Iterator[Callable[[], N
         copies.clear()
 
     with ExitStack() as stack:
-        for names, cast in ((LOW, half), (HIGH, full)):
+        for names, cast in ((LOW, half), (HIGH[device_kind], full)):
             for name in names:
                 stack.enter_context(_replaced(name, cast))
         yield end_forward

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from torch.nn import functional as F
 
 from mame_lib.models.components import Components
 from mame_lib.planner.networks import bare_components
-from mame_lib.planner.trace import Ledger, cuda_autocast
+from mame_lib.planner.trace import Ledger, autocast_of
 from mame_lib.training.config import TrainConfig
 from mame_lib.training.networks import trainable
 from mame_lib.training.precision import DTYPES
@@ -21,7 +23,7 @@ from mame_lib.training.precision import DTYPES
 
 @dataclass(frozen=True)
 class Line:
-    """A number of bytes that grows with the images: `fixed + each * count`."""
+    """Bytes that grow with the number of images: `fixed + each * count`."""
 
     fixed: int
     each: int
@@ -29,53 +31,74 @@ class Line:
     def __call__(self, count: int) -> int:
         return self.fixed + self.each * count
 
-    @classmethod
-    def through(cls, one: int, two: int) -> Line:
-        """The line through the bytes of one image and of two."""
-        return cls(2 * one - two, two - one)
-
 
 @dataclass(frozen=True)
-class Traced:
-    """What the parts of a run hold, in bytes.
+class Resting:
+    """What does not depend on how a model is trained, in bytes.
 
-    weights : of each network, float32. trained : numbers of elements of each trained tensor.
-    step : activations, gradients and autocast copies at the peak of one forward and backward pass.
-    encoding, denoising, decoding : largest activations without gradients, for a number of images.
+    weights : of each network, in float32. image_size : side of the images in pixels.
+    encoding, denoising, decoding : largest activations of a pass without gradients, for a number of images.
     """
 
     weights: Mapping[str, int]
-    trained: tuple[int, ...]
-    step: Mapping[str, int]
+    image_size: int
     encoding: Line
     denoising: Line
     decoding: Line
 
 
+@lru_cache(maxsize=16)
+def resting(config: TrainConfig) -> Resting:
+    """Sizes of the networks and of their passes without gradients."""
+    parts = bare_components(config)
+    weights = {
+        name: sum(t.numel() * t.element_size() for t in _tensors(network))
+        for name, network in _networks(parts).items()
+    }
+    with _filled(parts):
+        return Resting(weights, parts.image_size, *(_line(parts, run) for run in (_encode, _denoise, _decode)))
+
+
 @lru_cache(maxsize=64)
-def traced(
-    base: str, preset: str, method: str, trains_text: bool, checkpointing: bool, lora_rank: int, precision: str,
-    rows: int, accumulates: bool,
-) -> Traced:  # fmt: skip
-    """Trace a run of these settings with `rows` images at once; `accumulates` when the gradient is there before."""
-    config = TrainConfig(
-        data="", out="", base=base, preset=preset, method=method, gradient_checkpointing=checkpointing,  # type: ignore[arg-type]
-        text_learning_rate_factor=float(trains_text), lora_rank=lora_rank,
-    )  # fmt: skip
+def learning(
+    config: TrainConfig, device_kind: str, precision: str, rows: int, accumulates: bool
+) -> tuple[Mapping[str, int], tuple[int, ...]]:
+    """One forward and backward pass with `rows` images: bytes by kind at the peak, and elements of each trained tensor.
+
+    Weights are not counted, nor, when it `accumulates`, the gradient that is there before.
+    """
     parts = bare_components(config)
     trainable(config, parts)
-    networks = {"unet": parts.unet, "text_encoder": parts.text_encoder, "vae": parts.vae}
-    weights = {
-        name: sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers()))
-        for name, network in networks.items()
-    }
-    with FakeTensorMode():  # from meta to a device with kernels to choose from
-        for network in networks.values():
+    with _filled(parts):
+        learned = [p for n in _networks(parts).values() for p in n.parameters() if p.requires_grad]
+        step = _step(parts, learned, rows, device_kind, DTYPES[precision], accumulates)
+        return step, tuple(p.numel() for p in learned)
+
+
+def shape_of(config: TrainConfig) -> TrainConfig:
+    """The configuration with everything left out that does not change the networks: a key for the caches above."""
+    return TrainConfig(
+        data=Path(), out=Path(), preset=config.preset, base=config.base, method=config.method,
+        lora_rank=config.lora_rank, text_learning_rate_factor=float(config.trains_text),
+        gradient_checkpointing=config.gradient_checkpointing,
+    )  # fmt: skip
+
+
+def _networks(parts: Components) -> dict[str, nn.Module]:
+    return {"unet": parts.unet, "text_encoder": parts.text_encoder, "vae": parts.vae}
+
+
+def _tensors(network: nn.Module) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers()]
+
+
+@contextmanager
+def _filled(parts: Components) -> Iterator[None]:
+    """Inside the block the networks hold fake tensors of the CPU, so that its kernels are the ones that are chosen."""
+    with FakeTensorMode():
+        for network in _networks(parts).values():
             network._apply(lambda t: torch.empty(t.shape, dtype=t.dtype))
-        learned = [p for network in networks.values() for p in network.parameters() if p.requires_grad]
-        forward = [_line(parts, run) for run in (_encode, _denoise, _decode)]
-        step = _step(parts, learned, rows, DTYPES[precision], accumulates)
-    return Traced(weights, tuple(p.numel() for p in learned), step, *forward)
+        yield
 
 
 def _line(parts: Components, run: Callable[[Components, int], Tensor]) -> Line:
@@ -89,8 +112,7 @@ def _line(parts: Components, run: Callable[[Components, int], Tensor]) -> Line:
 
 
 def _weights(parts: Components) -> list[Tensor]:
-    networks = (parts.unet, parts.text_encoder, parts.vae)
-    return [t for network in networks for t in (*network.parameters(), *network.buffers())]
+    return [t for network in _networks(parts).values() for t in _tensors(network)]
 
 
 def _encode(parts: Components, count: int) -> Tensor:
@@ -114,7 +136,7 @@ def _denoise(parts: Components, count: int) -> Tensor:
 
 
 def _step(
-    parts: Components, learned: list[nn.Parameter], rows: int, dtype: torch.dtype, accumulates: bool
+    parts: Components, learned: list[nn.Parameter], rows: int, device_kind: str, dtype: torch.dtype, accumulates: bool
 ) -> dict[str, int]:
     """The kinds of memory at the peak of one forward and backward pass, besides the weights and old gradients.
 
@@ -124,7 +146,7 @@ def _step(
     for parameter, gradient in zip(learned, old, strict=True):
         parameter.grad = gradient
     known = [*_weights(parts), *(g for g in old if g is not None)]
-    with Ledger(known, learned) as ledger, cuda_autocast(dtype, ledger) as end_forward:
+    with Ledger(known, learned) as ledger, autocast_of(device_kind, dtype, ledger) as end_forward:
         answer = _denoise(parts, rows).float()  # [B, 4, h, w]
         end_forward()
         F.mse_loss(answer, torch.empty_like(answer)).backward()

@@ -91,7 +91,7 @@ def is_complete(folder: Path) -> bool:
     try:
         sizes = json.loads((folder / MANIFEST).read_text())["files"]
         return all((folder / f"{name}.safetensors").stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
@@ -113,7 +113,7 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[st
     try:
         info = json.loads((folder / MANIFEST).read_text())
         return {name: load_file(folder / f"{name}.safetensors") for name in info["files"]}, info
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{folder} is not a complete checkpoint ({error}); start the run again without --resume."
         ) from error

@@ -30,19 +30,20 @@ class EMA:
             torch._foreach_lerp_(self.shadow, [p.detach() for p in self.parameters], 1 - decay)
 
     @contextmanager
-    @torch.no_grad()
     def applied(self) -> Iterator[None]:
-        """Inside the block the networks hold the averaged weights; afterwards their own again, bit for bit."""
-        if not self.parameters:
-            yield
-            return
-        raw = [p.detach().clone() for p in self.parameters]
-        live: list[Tensor] = list(self.parameters)
-        torch._foreach_copy_(live, self.shadow)
+        """Inside the block the networks hold the averaged weights; afterwards their own again, bit for bit.
+
+        Weights and averages change places, so nothing is copied; `shadow` must not be read meanwhile.
+        """
+        self._swap()
         try:
             yield
         finally:
-            torch._foreach_copy_(live, raw)
+            self._swap()
+
+    def _swap(self) -> None:
+        for parameter, average in zip(self.parameters, self.shadow, strict=True):
+            parameter.data, average.data = average.data, parameter.data
 
     def tensors(self) -> dict[str, Tensor]:
         """The shadow as named tensors, for a checkpoint."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from mame_lib.training.networks import CachedText, groups, trainable
 from mame_lib.training.precision import assert_masters, build_optimizer, pick_dtype, pick_optimizer
 from mame_lib.training.run import RunFolder
 from mame_lib.training.setup import Prepared, prepare
-from mame_lib.training.signals import whole_steps
+from mame_lib.training.signals import held_back, whole_steps
 from mame_lib.training.validation import Validator
 from mame_lib.training.world import ALONE, World
 
@@ -190,15 +191,17 @@ def fit(config: TrainConfig, *, device: str | None = None) -> Iterator[StepResul
     except BaseException:
         run.discard_if_empty()
         raise
+    guard: AbstractContextManager[list[int]] = held_back() if world.size > 1 else nullcontext([])
     try:
-        yield from _steps(config, run, state, components, prepared, validator)
+        with guard as noted:
+            yield from _steps(config, run, state, components, prepared, validator, noted)
     finally:
         world.leave()
 
 
 def _steps(
     config: TrainConfig, run: RunFolder, state: TrainState, components: Components, prepared: Prepared,
-    validator: Validator,
+    validator: Validator, noted: list[int],
 ) -> Iterator[StepResult]:  # fmt: skip
     """The loop itself. At each `yield` the state is whole, so whoever leaves there loses nothing."""
     meter = Meter(len(state.schedule), state.components.device)
@@ -208,12 +211,13 @@ def _steps(
         images, held_out = validator.run(state)
         run.save_samples(0, images)
         yield StepResult(0, nothing, nothing, 0.0, time.perf_counter() - began, images, validator.prompts, held_out)
-    if state.step >= config.steps and not run.has_model():  # the machine went down just before the very end
+    unfinished = state.world.any(not run.has_model(), state.components.device)  # the machine went down near the end
+    if state.step >= config.steps and unfinished:
         yield StepResult(state.step, nothing, nothing, 0.0, 0.0, model=run.save_model(config, state, components))
     for batch in _batches(config, prepared, state):
         whole = False
         try:
-            with whole_steps(state.world, state.components.device) as asked_to_stop:
+            with whole_steps(state.world, state.components.device, noted) as asked_to_stop:
                 rate = config.learning_rate_at(state.step)
                 losses, norm = train_step(state, batch, config)
                 _count_bad(config, run, state, batch, prepared.training_set, norm)
@@ -225,7 +229,7 @@ def _steps(
                     run.save_samples(step, images)
                 if last or held_out is not None or (config.log_every and step % config.log_every == 0):
                     run.log(state, meter, rate, held_out)
-                if last or (config.checkpoint_every and step % config.checkpoint_every == 0) or asked_to_stop():
+                if asked_to_stop() or last or (config.checkpoint_every and step % config.checkpoint_every == 0):
                     run.checkpoint(state)
                 model = run.save_model(config, state, components) if last else None
                 whole = True

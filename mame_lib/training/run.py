@@ -172,6 +172,9 @@ class RunFolder:
 
         Without one the run begins again, which is the same: everything random comes from the seed.
         """
+        if self.world.main:
+            complete_checkpoints(self.path / "checkpoints")  # mends what a crash left
+        self.world.wait()
         complete = complete_checkpoints(self.path / "checkpoints")
         if not complete:
             if self.world.main:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
@@ -24,3 +26,15 @@ def lesions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("training") / "lesions"
     manifest.write(folder, phantom_source(24, 128, 3, lesions=1.0), source="phantom", settings={})
     return folder
+
+
+@pytest.fixture(scope="session")
+def warm() -> ForkServerContext:
+    """Starts processes that have the libraries imported already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["mame_lib.cli", "mame_lib.training.loop", "diffusers", "peft", "transformers.models.clip.modeling_clip",
+         "diffusers.models.unets.unet_2d_condition", "diffusers.models.autoencoders.autoencoder_kl",
+         "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion"]
+    )  # fmt: skip
+    return context

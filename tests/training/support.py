@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import mame_lib
+from mame_lib.cli import main
 from mame_lib.models.components import Components
 from mame_lib.training.config import TrainConfig
 from mame_lib.training.data import Batch, Masks, TrainingSet, batch_of_step
@@ -126,9 +127,9 @@ def assert_same_runs(one: Path, other: Path) -> None:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """That of a process which imports the same library as these tests, on one thread and without a GPU."""
+    """That of a process which imports the same library as these tests, on as many threads, without a GPU."""
     root = str(Path(mame_lib.__file__).parents[1])
-    return {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **more}
+    return {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": str(torch.get_num_threads()), "CUDA_VISIBLE_DEVICES": "", **more}
 
 
 def options_of(config: TrainConfig) -> list[str]:
@@ -147,6 +148,12 @@ def mame(config: TrainConfig, **more: str) -> subprocess.Popen[str]:
         command, env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         cwd=environment()["PYTHONPATH"],
     )  # fmt: skip
+
+
+def train(config: TrainConfig, **variables: str) -> None:
+    """`mame train` as the whole life of this process, with some environment variables: exits with its status."""
+    os.environ.update(variables)
+    sys.exit(main(["train", *options_of(config)]))
 
 
 def images_of(results: Sequence[StepResult]) -> dict[int, np.ndarray]:
