@@ -1,13 +1,13 @@
-"""The machinery of benchmarks/training.py: programs that take turns, what counts as speed, and the peer's first step."""
+"""The machinery of benchmarks/training.py: programs that take turns, what counts as speed, the peer's first step."""
 
 from __future__ import annotations
 
 import importlib
-import json
+import itertools
 import sys
 import textwrap
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -97,8 +97,9 @@ def test_the_summary_of_the_rounds(benchmark: Any) -> None:
     assert made["fixed_noise_loss"] == {"before": 0.5, "ours": 0.2, "peer": 0.2}
     # ten seconds behind at the first step, and 1/20 - 1/80 seconds an image faster from there
     assert made["images_until_ahead"] == round(10 / (1 / 20 - 1 / 80))
-    slower = benchmark.training.summary({"ours": [_done(30, 9)], "peer": [_done(20, 8)]}, {"ours": [0.2], "peer": [0.2]}, 0.5)
-    assert slower["images_until_ahead"] is None
+    slower = {"ours": [_done(30, 9)], "peer": [_done(20, 8)]}
+    made = benchmark.training.summary(slower, {"ours": [0.2], "peer": [0.2]}, before=0.5)
+    assert made["images_until_ahead"] is None
 
 
 def test_both_sides_are_told_the_same(benchmark: Any, tmp_path: Path) -> None:
@@ -106,9 +107,10 @@ def test_both_sides_are_told_the_same(benchmark: Any, tmp_path: Path) -> None:
     for case in benchmark.training.cases(workers=2).values():
         ours = sides.our_settings(case, folders, tmp_path / "ours", 62, 3)
         flags = sides.peer_flags(case, folders, tmp_path / "peer", 62, 3)
-        said = dict(zip(flags, flags[1:], strict=False))
-        for flag, name in (("--max_train_steps", "steps"), ("--train_batch_size", "batch_size"), ("--seed", "seed"),
-                           ("--learning_rate", "learning_rate"), ("--pretrained_model_name_or_path", "base")):  # fmt: skip
+        said = dict(itertools.pairwise(flags))
+        names = {"--max_train_steps": "steps", "--train_batch_size": "batch_size", "--seed": "seed",
+                 "--learning_rate": "learning_rate", "--pretrained_model_name_or_path": "base"}  # fmt: skip
+        for flag, name in names.items():
             assert said[flag] == str(ours[name])
         trains_text = "--train_text_encoder" in flags
         assert benchmark.training.TrainConfig(**ours).trains_text is trains_text

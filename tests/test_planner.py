@@ -26,7 +26,9 @@ from mame_lib.training.data import Batch
 from mame_lib.training.loop import TrainState, start, train_step
 from mame_lib.training.setup import load_base
 
-TOLERANCE = 0.02  # of the bytes that a step takes besides weights, optimizer and average; 0.01 is what we see
+# Of the bytes that a step takes besides weights, optimizer and average. 0.01 is usual; what is missing are working
+# copies inside the CPU's convolutions, which weigh most in small batches.
+TOLERANCE = 0.03
 
 
 def config_of(**changes: Any) -> TrainConfig:
@@ -173,13 +175,15 @@ def test_advice_keeps_its_word_and_ends_when_the_run_fits() -> None:
 
 
 def test_a_run_that_cannot_fit_is_refused_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mame_lib.planner.room.room", lambda kind: None)
-    check_room(config_of())  # no GPU, nothing to say
-    monkeypatch.setattr("mame_lib.planner.room.room", lambda kind: 100.0)
-    check_room(config_of())
-    monkeypatch.setattr("mame_lib.planner.room.room", lambda kind: 0.05)
+    lean = config_of(batch_size=64, method="unet", ema_decay=0.0, optimizer="adamw8bit", validation_every=0)
+    lean = lean.with_changes(gradient_checkpointing=True, micro_batch_size=4)
+    monkeypatch.setattr("mame_lib.planner.machine.room", lambda kind: None)
+    check_room(lean)  # no GPU, nothing to say
+    monkeypatch.setattr("mame_lib.planner.machine.room", lambda kind: 100.0)
+    check_room(lean)
+    monkeypatch.setattr("mame_lib.planner.machine.room", lambda kind: 0.05)
     with pytest.raises(InputError, match=r"needs about .* there are 0\.1 GiB; try --set with micro_batch_size = "):
-        check_room(config_of(batch_size=64))
+        check_room(lean.with_changes(micro_batch_size=64))
 
 
 def test_an_unknown_kind_of_device_is_refused() -> None:
@@ -194,19 +198,19 @@ def test_the_command_prints_the_plan_and_touches_nothing(
     assert cli.main(["train", "--preset", "tiny", "--batch-size", "4", "--plan"]) == 0
     told = capsys.readouterr().out
     assert "on cpu: float32, adamw, 4 images at once" in told or torch.cuda.is_available()
-    assert cli.main(["train", "--preset", "tiny", "--batch-size", "4", "--plan", "0.1"]) == 0
+    assert cli.main(["train", "--preset", "tiny", "--batch-size", "64", "--plan", "0.75"]) == 0
     told = capsys.readouterr().out
-    assert "on cuda: float16" in told and "does not fit into 0.1 GiB" in told
-    assert re.search(r"micro_batch_size = \d saves \d+ MiB", told)
+    assert "on cuda: float16" in told and "does not fit into 0.8 GiB" in told
+    assert re.search(r"micro_batch_size = \d+ saves \d+ MiB", told)
     assert list(tmp_path.iterdir()) == []
 
 
 def resident(program: str) -> tuple[int, str]:
     """Largest resident set of a fresh process that runs `program`, in bytes, and the last line it prints."""
-    program += "\nimport resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+    program += "\nprint(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300)
     *lines, size = done.stdout.splitlines()
-    return int(size), lines[-1]
+    return int(size) * 1024, lines[-1]
 
 
 @pytest.mark.slow

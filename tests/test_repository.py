@@ -29,6 +29,7 @@ LAYERS = [
     {"models"},
     {"data"},
     {"diffusion"},
+    {"terminal"},
     {"errors", "__init__"},
 ]
 

@@ -41,7 +41,7 @@ def write_folder(
         If there is no room or no permission, or a weight is too large for `dtype`; what was there is untouched.
     """
     folder = folder.absolute()
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)

@@ -5,7 +5,7 @@
 Nothing big is allocated: the networks are run once on tensors without data, see `trace`.
 """
 
+from mame_lib.planner.machine import check_room, here, room
 from mame_lib.planner.plan import Advice, Phase, Plan, plan
-from mame_lib.planner.room import check_room, here, room
 
 __all__ = ["Advice", "Phase", "Plan", "check_room", "here", "plan", "room"]

@@ -19,15 +19,18 @@ from mame_lib.training.run import read_log
 from mame_lib.training.world import World
 from tests.training.support import assert_same_runs, config_of, environment, files_of, log_of, options_of, relative, train
 
-BOUND = 1e-3  # of the length of the update after four steps of Adam: float32 sums in another order; measured 5e-5
+BOUND = 1e-4  # of the length of the update after four steps of Adam: float32 sums in another order; measured 1e-5
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def start(warm, config: TrainConfig, size: int = 2) -> list:
     """Play the launcher: `size` processes that know of each other."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    started = []
+    port, started = free_port(), []
     for rank in range(size):
         variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
         words = {name: str(value) for name, value in variables.items()} | {"MASTER_ADDR": "127.0.0.1"}
@@ -64,14 +67,13 @@ def test_two_processes_equal_one_with_the_same_batch(warm, phantoms, tmp_path) -
     """Five rows on two processes, in micro-batches of two, with class images, Min-SNR, dropout and validation."""
     settings = dict(
         data=phantoms, batch_size=5, min_snr_gamma=5.0, caption_dropout=0.5, offset_noise=0.1, log_every=1,
-        prior_prompt="a circle", prior_images=3, micro_batch_size=2, validation_every=2, validation_steps=1,
-        checkpoint_every=2, keep_checkpoints=3,
+        prior_prompt="a circle", prior_images=2, micro_batch_size=2, validation_every=9, validation_steps=1,
+        validation_prompts=("a circle",), held_out_images=2, checkpoint_every=2, keep_checkpoints=3,
     )  # fmt: skip
     one, two = config_of(out=tmp_path / "one", **settings), config_of(out=tmp_path / "two", **settings)
     assert finish([*start(warm, one, size=1)]) == [0] and finish(start(warm, two)) == [0, 0]
     alone, together, begun = weights_of(one), weights_of(two), first_weights(one)
     assert float((alone - begun).norm()) > 0
-    print("BOUND", relative(together - begun, alone - begun), relative(weights_of(two, "ema"), weights_of(one, "ema")))
     assert relative(together - begun, alone - begun) < BOUND
     assert relative(weights_of(two, "ema"), weights_of(one, "ema")) < BOUND
     lines = log_of(one.out), log_of(two.out)
@@ -133,14 +135,14 @@ def test_more_processes_than_images_are_refused(warm, phantoms, tmp_path) -> Non
 def test_the_usual_launchers_work(phantoms, tmp_path, launcher) -> None:
     pytest.importorskip("accelerate")
     config = config_of(data=phantoms, out=tmp_path / "run", steps=2, batch_size=3, method="lora", log_every=1)
-    if launcher == "accelerate":
-        command = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-                   "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
+    if launcher == "accelerate":  # with --cpu it would start one process only, unless there is MPI
+        command = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+                   "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port())]  # fmt: skip
     else:
-        command = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+        command = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [sys.executable, "-m", *command, "-m", "mame_lib", "train", *options_of(config)],
-        env=environment(), capture_output=True, text=True, timeout=300, cwd=environment()["PYTHONPATH"],
+        env=environment(), capture_output=True, text=True, timeout=180, cwd=environment()["PYTHONPATH"],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (config.out / "model" / "model_index.json").is_file()
