@@ -172,8 +172,8 @@ def _check(parts: Components) -> None:
         raise ValueError(f"its UNet of {unet.in_channels} input channels wants more than a sentence and a mask")
     if unet.cross_attention_dim != parts.text_encoder.config.hidden_size:
         raise ValueError("its UNet and its text encoder do not belong together")
-    if parts.prediction_type not in ("epsilon", "v_prediction"):
-        raise ValueError(f"its prediction type {parts.prediction_type!r} is neither epsilon nor v_prediction")
+    if parts.prediction_type not in ("epsilon", "v_prediction", "sample"):
+        raise ValueError(f"its prediction type {parts.prediction_type!r} is not epsilon, v_prediction or sample")
     _ = parts.schedule  # raises for a schedule that we do not know
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,9 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
     """
     try:
         # A zip archive, the format since 2019, is mapped into memory rather than read.
-        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a strange file torch says how strange it is
+            content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except Exception as error:  # what a damaged file raises depends on where it is damaged
         if type(error).__name__ == "UnpicklingError":
             raise InputError(
