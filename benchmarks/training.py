@@ -24,7 +24,8 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -225,14 +226,13 @@ def on_gpu(script: Path, root: Path, options: argparse.Namespace) -> dict[str, A
                 log, options.threads, script=str(script), flags=flags, site=options.site, **common
             )
         found[name] = {"about": case.about, "batch": case.batch, "cap_gib": cap, "ours": case.ours, "peer": case.peer}
-        try:
-            take_turns(programs)
-        except SystemExit as error:
-            found[name]["failed"] = str(error).splitlines()[-1]
-            continue
-        for side, done in programs.items():
-            rate = round(speed(done.blocks, batch=case.batch), 3)
-            found[name][side + "_measured"] = {"images_per_second": rate, **done.result}
+        for side, done in programs.items():  # one after the other: both at once would share the memory
+            try:
+                take_turns({side: done})
+                rate = round(speed(done.blocks, batch=case.batch), 3)
+                found[name][f"{side}_measured"] = {"images_per_second": rate, **done.result}
+            except SystemExit as error:
+                found[name][f"{side}_measured"] = {"failed": str(error).splitlines()[-1]}
     return found
 
 
@@ -240,6 +240,12 @@ def identity(script: Path) -> dict[str, str]:
     """Name of a script and the id under which git knows this very text."""
     text = script.read_bytes()
     return {"script": script.name, "git_blob": hashlib.sha1(b"blob %d\0" % len(text) + text).hexdigest()}
+
+
+def peer_packages(site: str | None) -> dict[str, str]:
+    """Versions of what only the scripts of the peer need."""
+    found = distributions(path=[site] if site else sys.path)
+    return {one.name: one.version for one in found if one.name in ("torchvision", "datasets")}
 
 
 def main() -> None:
@@ -259,16 +265,14 @@ def main() -> None:
         parser.error(f"--steps must be {BLOCK} k + 2, and at least {3 * BLOCK + 2}")
     root = Path(tempfile.mkdtemp(prefix="mame-benchmark-"))
     try:
-        result = compare(options, root)
+        for result in compare(options, root):  # stored after each part, for a run takes its time
+            report(result, options.out, "torch", "diffusers", "transformers", "accelerate")
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    if options.site:
-        sys.path.append(options.site)  # so that the versions below are found
-    report(result, options.out, "torch", "diffusers", "transformers", "accelerate", "torchvision")
 
 
-def compare(options: argparse.Namespace, root: Path) -> dict[str, Any]:
-    """Equivalence, then the races, then the GPU."""
+def compare(options: argparse.Namespace, root: Path) -> Iterator[dict[str, Any]]:
+    """Equivalence, then the races, then the GPU; yields what there is after each of them."""
     scripts = {"dreambooth": options.peer.resolve()}
     if options.peer_t2i:
         scripts["text_to_image"] = options.peer_t2i.resolve()
@@ -279,14 +283,17 @@ def compare(options: argparse.Namespace, root: Path) -> dict[str, Any]:
     chosen = {n: c for n, c in known.items() if c.script in scripts and options.only in (None, n)}
     same = equivalence(scripts["dreambooth"], folders, options)
     print(f"same step: {same}", file=sys.stderr, flush=True)
-    return {
-        "peer": [identity(script) for script in scripts.values()],
+    result: dict[str, Any] = {
+        "peer": {"scripts": [identity(script) for script in scripts.values()], "packages": peer_packages(options.site)},
         "model": "tiny", "images": IMAGES, "size": base.image_size, "batch": 16, "steps": options.steps,
         "rounds": options.rounds, "threads": options.threads, "precision": "float32", "held_out_rows": HELD_OUT * DRAWS,
-        "equivalence": same,
-        "cases": {n: race(n, c, scripts[c.script], folders, judges[c.script], options) for n, c in chosen.items()},
-        "cuda": on_gpu(scripts["dreambooth"], root / "sd15", options),
+        "equivalence": same, "cases": {}, "cuda": None,
     }  # fmt: skip
+    for name, case in chosen.items():
+        result["cases"][name] = race(name, case, scripts[case.script], folders, judges[case.script], options)
+        yield result
+    result["cuda"] = on_gpu(scripts["dreambooth"], root / "sd15", options)
+    yield result
 
 
 if __name__ == "__main__":

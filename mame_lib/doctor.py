@@ -9,6 +9,8 @@ import types
 from importlib import metadata
 from pathlib import Path
 
+from mame_lib.models.presets import SHIPPED, WEIGHTS
+
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*([^;\[]*)")
 
 
@@ -127,13 +129,12 @@ def _machine() -> bool:
 
 def _models() -> bool:
     """Whether the weights that ship with the library are there."""
-    weights = Path(__file__).resolve().parent / "weights"
-    names = [name for name in ("tiny", "fused") if (weights / name / "model_index.json").is_file()]
-    missing = sorted({"tiny", "fused"} - set(names))
+    names = [name for name in SHIPPED if (WEIGHTS / name / "model_index.json").is_file()]
+    missing = sorted(set(SHIPPED) - set(names))
     print(f"{'models':<20} {', '.join(names) or 'none'}")
     if missing:
         print(
-            f"Repair: {', '.join(missing)} not in {weights}; install again: pip install --force-reinstall ."
+            f"Repair: {', '.join(missing)} not in {WEIGHTS}; install again: pip install --force-reinstall ."
         )
     return not missing
 

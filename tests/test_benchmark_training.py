@@ -178,3 +178,21 @@ def test_a_script_is_named_as_git_names_it(benchmark: Any, tmp_path: Path) -> No
     assert benchmark.training.identity(file) == {
         "script": "hello.txt", "git_blob": "ce013625030ba8dba906f756967f9e9ca394464a",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_cases_of_the_gpu_can_be_told_to_both_sides(benchmark: Any, tmp_path: Path, precision: str) -> None:
+    folders = benchmark.sides.Folders(tmp_path)
+    for case, cap, steps, block in benchmark.training.gpu_cases(precision).values():
+        config = benchmark.training.TrainConfig(**benchmark.sides.our_settings(case, folders, tmp_path, steps, 0))
+        assert config.rows == case.batch and config.gradient_checkpointing
+        assert cap is None or 16 <= cap < 20
+        assert (steps - 1) % block == 1 and steps > 2 * block  # the end falls into no turn that counts
+
+
+def test_the_model_for_the_gpu_has_the_size_of_stable_diffusion(benchmark: Any) -> None:
+    with torch.device("meta"):
+        parts = benchmark.training.stable_diffusion()
+    millions = [round(sum(p.numel() for p in net.parameters()) / 1e6, 1) for net in (parts.unet, parts.text_encoder)]
+    assert millions == [859.5, 123.1]
+    assert parts.tokenizer.model_max_length == 77 and parts.image_size == 512

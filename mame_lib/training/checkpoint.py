@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mame_lib.errors import InputError
+from mame_lib.models.saving import sync
 
 MANIFEST = "state.json"
 
@@ -55,15 +56,15 @@ def write_checkpoint(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], in
         for name, tensors in parts.items():
             path = temporary / f"{name}.safetensors"
             save_file({key: value.detach().contiguous() for key, value in tensors.items()}, path)
-            _sync(path)
+            sync(path)
         sizes = {name: (temporary / f"{name}.safetensors").stat().st_size for name in sorted(parts)}
         (temporary / MANIFEST).write_text(json.dumps({**info, "files": sizes}, indent=2) + "\n")
-        _sync(temporary / MANIFEST)
+        sync(temporary / MANIFEST)
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             os.replace(folder, old)
         os.replace(temporary, folder)
-        _sync(folder.parent)
+        sync(folder.parent, deep=False)
     except Exception as error:  # safetensors has its own exception for a full disk
         shutil.rmtree(temporary, ignore_errors=True)
         if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
@@ -73,17 +74,6 @@ def write_checkpoint(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], in
             f"cannot write the checkpoint {folder} ({reason}); make room on the disk, then resume the run."
         ) from error
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    """Have the system put a file, or the names in a folder, on the disk now."""
-    if path.is_dir() and os.name == "nt":  # Windows can't open folders
-        return
-    number = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def is_complete(folder: Path) -> bool:

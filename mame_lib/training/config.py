@@ -63,10 +63,14 @@ class TrainConfig:
     precision, optimizer : `auto` picks by device and says why.
     gradient_checkpointing : recompute activations in the backward pass instead of keeping them.
     compile : compile the UNet with torch; pays off on a GPU after some hundred steps.
+    seed : everything random is a function of it: images, noise, timesteps, dropout, first low-rank factors.
     validation_prompts : one image each, always from the same noise; `None` takes three prompts of the data.
+    validation_guidance_scale, validation_steps : guidance and sampler steps of those images.
     validation_every, checkpoint_every, log_every : in steps; 0 is never (a checkpoint is written at the end anyway).
+    keep_checkpoints : so many of the newest stay. `tensorboard` : write the log for that program too.
     held_out_images : images of the validation split whose loss at fixed noise is logged with each validation.
     max_bad_steps : so many steps in a row without a finite loss end the run.
+    resume : go on from the newest checkpoint of `out`; only settings that do not touch the mathematics may differ.
     """
 
     data: Path
