@@ -107,9 +107,10 @@ def equivalence(script: Path, folders: Folders, options: argparse.Namespace) -> 
     ours = torch.cat([torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in trained])
     found = [theirs.get(f"gradient.{i}", torch.zeros_like(p)).flatten() for i, p in enumerate(trained)]
     peer = torch.cat(found)
+    told = {"ours": loss.item(), "peer": theirs["loss"].item()}
     return {
-        "loss": {"ours": float(loss), "peer": float(theirs["loss"])},
-        "loss_apart": abs(float(loss) - float(theirs["loss"])),
+        "loss": told,
+        "loss_apart": abs(told["ours"] - told["peer"]),
         "gradient_norm": float(peer.norm()),
         "gradient_apart": float((ours - peer).norm() / peer.norm()),
         "weights": len(peer),

@@ -5,9 +5,8 @@
     python tools/train_tiny_models.py fused
     python tools/train_tiny_models.py inpaint
 
-Each is trained in two rounds on its own phantoms. The first round weights the noisy timesteps, where it is decided
-what the picture shows; the second weights all alike, and adds what is fine. Work and checkpoints lie in build/NAME;
-the same command goes on where it was stopped.
+Each is trained in rounds on its own phantoms, each round from the averaged weights of the one before. Work and
+checkpoints lie in build/NAME; the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -28,26 +27,34 @@ from mame_lib.training.config import TrainConfig
 from mame_lib.training.loop import fit
 
 
+# "structure" weights the noisy timesteps, where it is decided what the picture shows; "texture" weights all alike.
+ROUNDS: dict[str, dict[str, Any]] = {
+    "structure": {"min_snr_gamma": 1.0, "learning_rate": 2.5e-3, "text_learning_rate_factor": 1.0, "warmup": 50},
+    "texture": {"learning_rate": 2e-3, "text_learning_rate_factor": 0.5},
+}
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """What a model learns from, and the steps of its two rounds. `phantoms`: arguments of `phantom_source`."""
+    """What a model learns from (arguments of `phantom_source`), and its rounds: kind and steps."""
 
     phantoms: dict[str, Any]
-    steps: tuple[int, int]
+    rounds: tuple[tuple[str, int], ...]
     preset: str = "tiny"
 
 
-ROUNDS: tuple[dict[str, Any], dict[str, Any]] = (
-    {"min_snr_gamma": 1.0, "learning_rate": 2.5e-3, "text_learning_rate_factor": 1.0, "warmup": 50},
-    {"learning_rate": 2e-3, "text_learning_rate_factor": 0.5},
-)
 SHARED: dict[str, Any] = {"batch_size": 32, "ema_decay": 0.995, "validation_every": 200, "checkpoint_every": 100}
 LESIONS = {"lesions": 1.0, "lesion_kind": "mass"}
 RECIPES = {
-    "hologic": Recipe({"count": 2500, "seed": 21, "vendor": "hologic"}, (900, 500)),
-    "siemens": Recipe({"count": 2500, "seed": 22, "vendor": "siemens"}, (900, 900)),
-    "fused": Recipe({"count": 4000, "seed": 23}, (1300, 1300)),
-    "inpaint": Recipe({"count": 2500, "seed": 24, **LESIONS}, (300, 800), preset="tiny-inpaint"),
+    "hologic": Recipe({"count": 2500, "seed": 21, "vendor": "hologic"}, (("structure", 900), ("texture", 500))),
+    "siemens": Recipe({"count": 2500, "seed": 22, "vendor": "siemens"}, (("structure", 900), ("texture", 900))),
+    "fused": Recipe(
+        {"count": 4000, "seed": 23},
+        (("structure", 1300), ("texture", 1300), ("structure", 1200), ("texture", 600)),
+    ),
+    "inpaint": Recipe(
+        {"count": 2500, "seed": 24, **LESIONS}, (("structure", 300), ("texture", 800)), preset="tiny-inpaint"
+    ),
 }
 
 
@@ -57,11 +64,11 @@ def train(name: str, work: Path) -> Path:
     if not data.exists():
         manifest.write(data, phantom_source(**recipe.phantoms), source="phantom", settings=recipe.phantoms)
     model: Path | None = None
-    for number, (steps, changes) in enumerate(zip(recipe.steps, ROUNDS, strict=True), start=1):
+    for number, (kind, steps) in enumerate(recipe.rounds, start=1):
         run = work / f"round-{number}"
         config = TrainConfig(
             data=data, out=run, preset=recipe.preset, base=None if model is None else str(model), steps=steps,
-            seed=1336 + number, resume=(run / "config.json").exists(), **SHARED, **changes,
+            seed=1336 + number, resume=(run / "config.json").exists(), **SHARED, **ROUNDS[kind],
         )  # fmt: skip
         if not (run / "model").exists():
             with tqdm(total=steps, desc=f"{name}, round {number}", unit="step") as bar:

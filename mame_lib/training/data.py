@@ -54,6 +54,7 @@ class TrainingSet:
     scaling_factor: float
     masks: Masks | None = None
     ids: tuple[str, ...] = ()  # names of the images, for messages
+    key: str = ""  # a digest of what was encoded: pixels, boxes, autoencoder, captions
 
     def __len__(self) -> int:
         return len(self.input_ids)

@@ -60,7 +60,7 @@ class RunFolder:
         """Create the folder, or find the one to resume; a folder with something in it is never overwritten."""
         path = config.out
         if config.resume:
-            config.check_resumes(_read_config(path))
+            config.check_resumes(_read_run(path)["config"])
         elif world.main and path.exists() and (not path.is_dir() or {p.name for p in path.iterdir()} - LEFTOVERS):
             raise InputError(f"{path} already exists; choose another run folder, or resume it with --resume.")
         world.wait()
@@ -80,9 +80,17 @@ class RunFolder:
                 self.path.rmdir()
 
     def begin(self, config: TrainConfig, data: dict[str, Any], reasons: Sequence[str]) -> None:
-        """Write `config.json`: settings, data, versions, machine, precision and optimizer with their reasons."""
+        """Write `config.json`: settings, data, versions, machine, precision and optimizer with their reasons.
+
+        Raises `InputError` when the data of a run to resume are no longer those of before.
+        """
         if not self.world.main:
             return
+        if config.resume and _read_run(self.path).get("data", {}).get("digest", data["digest"]) != data["digest"]:
+            raise InputError(
+                f"cannot resume {self.path}: the images, captions or class images in {config.data} have changed since; "
+                "use the old data, or another run folder."
+            )
         facts = {
             "config": config.to_dict(),
             "data": data,
@@ -238,9 +246,11 @@ def _save_lora(components: Components, folder: Path) -> None:
     StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_run(path: Path) -> dict[str, Any]:
+    """What `config.json` of a run holds; `config` is among it."""
     try:
-        return dict(json.loads((path / "config.json").read_text())["config"])
+        facts = dict(json.loads((path / "config.json").read_text()))
+        return {**facts, "config": dict(facts["config"])}
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path} is not a run folder, so there is nothing to resume; leave out --resume.") from error
 

@@ -100,6 +100,7 @@ def prepare(config: TrainConfig, device: str | None = None, world: World = ALONE
         "held_out": len(splits["validation"]),
         "captions": dict(counts),
         "source": data.info.get("source"),
+        "digest": key_of(one.key for one in (training_set, prior) if one is not None),
         "epoch_steps": len(training_set) / config.rows,
     }
     return components, Prepared(training_set, held_out, prior, prompts, facts)
@@ -145,6 +146,7 @@ def _encode(
     captions = sorted({picture.caption for picture in pictures})
     ids = dict(zip(captions, tokenize(components.tokenizer, captions), strict=True))
     made = TrainingSet(
+        key=key_of([key, *(picture.caption for picture in pictures), repr([picture.boxes for picture in pictures])]),
         moments=cached(cache / f"moments-{key}.npy", plain, lambda a, b: encode(vae, images(a, b))),
         input_ids=torch.stack([ids[picture.caption] for picture in pictures]),  # [N, L]
         empty_ids=tokenize(components.tokenizer, [""])[0],  # [L]

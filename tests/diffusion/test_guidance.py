@@ -67,3 +67,24 @@ def test_contexts_must_fit():
         guided(Counting(), TEXT.expand(3, -1, -1), FREE, 4.0)(X, T)
     with pytest.raises(ValueError, match="same number of tokens"):
         guided(Counting(), TEXT, FREE[:, :2], 4.0)
+
+
+def test_rescaled_guidance_equals_the_library():
+    """Lin et al. 2024, Eq. 15 and 16, image by image."""
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
+
+    free, text = (torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(s)) for s in (1, 2))
+    text = text * torch.tensor([0.5, 1.0, 2.0, 4.0])[:, None, None, None]
+    for share in (0.3, 0.7, 1.0):
+        theirs = rescale_noise_cfg(combine(free, text, 7.5), text, guidance_rescale=share)
+        torch.testing.assert_close(combine(free, text, 7.5, share), theirs, rtol=1e-5, atol=1e-5)
+    whole = combine(free, text, 7.5, 1.0)
+    torch.testing.assert_close(whole.std((1, 2, 3)), text.std((1, 2, 3)), rtol=1e-5, atol=0)
+    assert torch.equal(combine(free, text, 7.5, 0.0), combine(free, text, 7.5))
+
+
+def test_the_guided_model_rescales_too():
+    denoiser = Counting()
+    text, free = denoiser(X, T, TEXT.expand(4, -1, -1)), denoiser(X, T, FREE.expand(4, -1, -1))
+    torch.testing.assert_close(guided(denoiser, TEXT, FREE, 4.0, 0.7)(X, T), combine(free, text, 4.0, 0.7))
+    assert not torch.allclose(combine(free, text, 4.0, 0.7), combine(free, text, 4.0))

@@ -182,3 +182,61 @@ def test_int_and_tensor_timesteps_agree():
 def test_errors_are_one_clear_sentence(call, fragment):
     with pytest.raises(ValueError, match=fragment):
         call(torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize("gamma", [1.0, 5.0, 20.0])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_min_snr_weights_equal_those_of_the_library(kind, gamma):
+    """`compute_snr` of diffusers and the formulas of Hang et al. 2023, Eq. 7 and its form for v-prediction."""
+    from diffusers.training_utils import compute_snr
+
+    snr = compute_snr(library(), torch.arange(1000)).double()
+    wanted = snr.clamp(max=gamma) / (snr if kind == "epsilon" else snr + 1)
+    weights = process.loss_weights(SD, kind, gamma)
+    assert weights.dtype == torch.float32 and weights.shape == (1000,)
+    # diffusers forms 1 - abar from a rounded abar: 1e-4 off at the first timesteps
+    torch.testing.assert_close(weights.double(), wanted, rtol=2e-4, atol=0)
+    torch.testing.assert_close(weights[50:].double(), wanted[50:], rtol=1e-5, atol=0)
+
+
+def test_min_snr_weights_say_the_same_in_every_objective():
+    """The error of the clean image counts min(snr, gamma), however the network puts it."""
+    x0, noise, t = batch()
+    g = torch.Generator().manual_seed(8)
+    x_t = process.add_noise(SD, x0, noise, t)
+    better_x0 = x0 + 0.1 * torch.randn(x0.shape, generator=g)  # an imperfect denoiser
+    signal, sigma = SD.signal[t].double()[:, None, None, None], SD.sigma[t].double()[:, None, None, None]
+    said = {
+        "sample": better_x0.double(),
+        "epsilon": (x_t.double() - signal * better_x0.double()) / sigma,
+        "v_prediction": (signal * x_t.double() - better_x0.double()) / sigma,
+    }
+    weighted = {}
+    for kind, output in said.items():
+        error = ((output - process.target(SD, x0, noise, t, kind).double()) ** 2).mean((1, 2, 3))
+        weighted[kind] = error * process.loss_weights(SD, kind, 5.0)[t].double()
+    torch.testing.assert_close(weighted["epsilon"], weighted["sample"], rtol=2e-3, atol=0)
+    torch.testing.assert_close(weighted["v_prediction"], weighted["sample"], rtol=2e-3, atol=0)
+
+
+def test_weights_at_zero_terminal_snr_are_finite_or_refused():
+    from mame_lib.diffusion.schedule import from_config
+
+    ends_in_noise = from_config({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+                                 "prediction_type": "v_prediction", "rescale_betas_zero_snr": True})  # fmt: skip
+    assert float(ends_in_noise.signal[-1]) == 0
+    for kind, last in (("v_prediction", 0.0), ("sample", 0.0)):
+        weights = process.loss_weights(ends_in_noise, kind, 5.0)
+        assert bool(torch.isfinite(weights).all()) and float(weights[-1]) == last
+    assert bool((process.loss_weights(ends_in_noise, "v_prediction") == 1).all())
+    assert float(process.loss_weights(ends_in_noise, "v_prediction", 5.0)[998]) == pytest.approx(1.97e-7, rel=0.05)
+    with pytest.raises(ValueError, match="0 / 0 at zero terminal SNR"):
+        process.loss_weights(ends_in_noise, "epsilon", 5.0)
+
+
+def test_no_gamma_is_no_weights_and_early_timesteps_count_less_with_one():
+    assert bool((process.loss_weights(SD) == 1).all())
+    weights = process.loss_weights(SD, "epsilon", 5.0)
+    assert float(weights[0]) < 0.01 and float(weights[-1]) == 1.0 and bool((weights.diff() >= 0).all())
+    with pytest.raises(ValueError, match="unknown prediction type"):
+        process.loss_weights(SD, "noise", 5.0)

@@ -1,4 +1,4 @@
-"""Inpainting: surgery that changes nothing, masks that mean the same at both resolutions, gray where nothing is known."""
+"""Inpainting: surgery that changes nothing, masks that mean the same at both resolutions, gray inside."""
 
 from __future__ import annotations
 
@@ -88,9 +88,8 @@ def test_snapped_masks_mean_the_same_at_both_resolutions(box, grow) -> None:
     assert np.array_equal(small[0, 0].numpy().repeat(8, 0).repeat(8, 1) > 0.5, snapped)
     if mask.any():
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        wanted = (slice(rows[0] // 8 * 8, -(-(rows[-1] + 1) // 8) * 8), slice(columns[0] // 8 * 8, -(-(columns[-1] + 1) // 8) * 8))
         by_hand = np.zeros((128, 128), bool)
-        by_hand[wanted] = True
+        by_hand[rows[0] // 8 * 8 : (rows[-1] // 8 + 1) * 8, columns[0] // 8 * 8 : (columns[-1] // 8 + 1) * 8] = True
         assert np.array_equal(snapped, by_hand)
 
 

@@ -129,7 +129,8 @@ def assert_same_runs(one: Path, other: Path) -> None:
 def environment(**more: str) -> dict[str, str]:
     """That of a process which imports the same library as these tests, on as many threads, without a GPU."""
     root = str(Path(mame_lib.__file__).parents[1])
-    return {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": str(torch.get_num_threads()), "CUDA_VISIBLE_DEVICES": "", **more}
+    threads = str(torch.get_num_threads())
+    return {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": "", **more}
 
 
 def options_of(config: TrainConfig) -> list[str]:

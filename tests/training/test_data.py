@@ -56,9 +56,10 @@ def test_every_image_is_seen_once_an_epoch_and_no_batch_is_short(count, batch_si
 def test_timesteps_are_stratified_and_uniform(batch_size) -> None:
     """One in each of B equal slices; over many steps every tenth gets its share.
 
-    The count of a tenth among n independent draws would have standard deviation sqrt(0.09 n); stratified ones have less.
+    The count of a tenth among n independent draws has standard deviation sqrt(0.09 n); among stratified ones less.
     """
-    drawn = [stratified_timesteps(batch_size, 1000, torch.Generator().manual_seed(s)) for s in range(2000 // batch_size)]
+    seeds = range(2000 // batch_size)
+    drawn = [stratified_timesteps(batch_size, 1000, torch.Generator().manual_seed(seed)) for seed in seeds]
     for t in drawn:
         ordered = sorted(t.tolist())
         assert all(1000 * k // batch_size <= ordered[k] <= 1000 * (k + 1) // batch_size for k in range(batch_size))
@@ -127,7 +128,7 @@ def test_offset_noise_adds_one_number_a_channel() -> None:
     moved = batch_of_step(data, some, 0).noise
     means = moved.mean((2, 3))  # [64, 4]
     assert float(means.var()) == pytest.approx(1 / 256 + 0.09, rel=0.5)
-    assert float((moved - means[..., None, None]).std()) == pytest.approx(1, rel=0.02), "within a channel nothing changes"
+    assert float((moved - means[..., None, None]).std()) == pytest.approx(1, rel=0.02)
     torch.testing.assert_close(moved - noise, (moved - noise)[..., :1, :1].expand_as(noise), rtol=0, atol=1e-6)
 
 

@@ -17,7 +17,7 @@ from mame_lib.training.loop import diffusion_loss, fit, start, train_step
 from mame_lib.training.setup import load_base
 from tests.training.support import config_of, copies, gradients, log_of, random_batch, random_set, relative, same
 
-CUT = 1e-5  # share of the gradient's length: float32 sums in another order; measured 3e-6 at 16 x 16, below 1e-6 at few rows
+CUT = 1e-5  # share of the gradient's length: float32 sums in another order; measured 3e-6 at 16 x 16, else below 1e-6
 EVERYTHING = {"min_snr_gamma": 5.0, "offset_noise": 0.1, "caption_dropout": 0.5}
 
 
@@ -61,7 +61,8 @@ def reference(components: Components, batch: Batch, gamma: float | None) -> tupl
 
 @pytest.mark.parametrize(
     ("kind", "gamma", "rows"),
-    [("epsilon", None, 4), ("epsilon", 5.0, 4), ("v_prediction", None, 4), ("v_prediction", 5.0, 4), ("epsilon", 5.0, 1)],
+    [("epsilon", None, 4), ("epsilon", 5.0, 4), ("v_prediction", None, 4), ("v_prediction", 5.0, 4),
+     ("epsilon", 5.0, 1)],
 )
 def test_loss_and_gradient_equal_a_reference_written_with_diffusers(kind, gamma, rows) -> None:
     """Losses to 1e-6; the gradient to 5e-6 of its length (measured 1e-6: diffusers rounds 1 - abar)."""
@@ -196,7 +197,7 @@ def test_learning_rates_rise_fall_and_are_smaller_for_text() -> None:
 
 
 def test_a_step_is_adamw_by_the_book() -> None:
-    """First step of Adam: every weight moves by the rate against the sign of its gradient, and decays by rate * decay."""
+    """First step of Adam: a weight moves by the rate against its gradient's sign, and decays by rate * decay."""
     config = config_of(warmup=1, learning_rate=1e-3, weight_decay=0.1, rate_schedule="constant")
     state = start(config, Components.load("tiny"))
     weight = state.components.unet.conv_in.weight

@@ -17,7 +17,16 @@ from mame_lib.training.checkpoint import complete_checkpoints, read_checkpoint
 from mame_lib.training.config import TrainConfig
 from mame_lib.training.run import read_log
 from mame_lib.training.world import World
-from tests.training.support import assert_same_runs, config_of, environment, files_of, log_of, options_of, relative, train
+from tests.training.support import (
+    assert_same_runs,
+    config_of,
+    environment,
+    files_of,
+    log_of,
+    options_of,
+    relative,
+    train,
+)
 
 BOUND = 1e-4  # of the length of the update after four steps of Adam: float32 sums in another order; measured 1e-5
 
@@ -50,6 +59,18 @@ def finish(processes: list, seconds: float = 180.0) -> list[int | None]:
         process.join()
     assert not hanging, "the processes wait for each other for ever"
     return [process.exitcode for process in processes]
+
+
+def last_step(config: TrainConfig) -> int:
+    lines = read_log(config.out) if (config.out / "log.jsonl").is_file() else []
+    return lines[-1]["step"] if lines else 0
+
+
+def wait_for(config: TrainConfig, step: int, processes: list) -> None:
+    end = time.monotonic() + 120
+    while last_step(config) < step:
+        assert time.monotonic() < end and all(process.is_alive() for process in processes)
+        time.sleep(0.01)
 
 
 def weights_of(config: TrainConfig, part: str = "weights") -> torch.Tensor:
@@ -92,10 +113,7 @@ def test_two_processes_resume_to_the_bit_and_stop_together(warm, phantoms, tmp_p
     settings = dict(data=phantoms, method="lora", lora_rank=4, batch_size=3, log_every=1, rate_schedule="constant")
     config = config_of(out=tmp_path / "run", steps=3000, checkpoint_every=7, **settings)
     processes = start(warm, config)
-    end = time.monotonic() + 120
-    while not (config.out / "log.jsonl").is_file() or len(read_log(config.out)) < 3:
-        assert time.monotonic() < end and all(process.is_alive() for process in processes)
-        time.sleep(0.02)
+    wait_for(config, 3, processes)
     os.kill(processes[1].pid, signal.SIGTERM)
     assert finish(processes) == [143, 143]
     kept, steps = complete_checkpoints(config.out / "checkpoints"), read_log(config.out)[-1]["step"]
@@ -115,10 +133,8 @@ def test_signals_to_both_at_any_moment_do_not_hang(warm, phantoms, tmp_path) -> 
     )  # fmt: skip
     for attempt in range(6):
         processes = start(warm, config.with_changes(resume=attempt > 0))
-        before, end = (read_log(config.out)[-1]["step"] if attempt else 0), time.monotonic() + 120
-        while not (config.out / "log.jsonl").is_file() or max([0, *(s["step"] for s in read_log(config.out))]) < before + 2:
-            assert time.monotonic() < end and all(process.is_alive() for process in processes)
-            time.sleep(0.01)
+        before = last_step(config) if attempt else 0
+        wait_for(config, before + 2, processes)
         for process in processes[:: 1 if attempt % 2 else -1]:
             os.kill(process.pid, signal.SIGTERM)
             time.sleep(0.013 * attempt)
@@ -137,7 +153,8 @@ def test_the_usual_launchers_work(phantoms, tmp_path, launcher) -> None:
     config = config_of(data=phantoms, out=tmp_path / "run", steps=2, batch_size=3, method="lora", log_every=1)
     if launcher == "accelerate":  # with --cpu it would start one process only, unless there is MPI
         command = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
-                   "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port())]  # fmt: skip
+                   "--mixed_precision", "no", "--dynamo_backend", "no",
+                   "--main_process_port", str(free_port())]  # fmt: skip
     else:
         command = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(

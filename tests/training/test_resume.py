@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from mame_lib.data import manifest
 from mame_lib.errors import InputError
 from mame_lib.models.components import Components
 from mame_lib.training.checkpoint import complete_checkpoints, read_checkpoint
@@ -75,7 +78,7 @@ def test_a_checkpoint_holds_all_that_the_run_remembers(settings) -> None:
     for index, (network, key) in enumerate(names):
         raw, average = files["weights"][f"{network}.{key}"], files["ema"][str(index)]
         first = getattr(base, network).state_dict()[key]
-        assert not torch.equal(average, raw) and not torch.equal(average, first), f"{key}: average, raw and first differ"
+        assert not torch.equal(average, raw) and not torch.equal(average, first), f"{key}: three different things"
         saved = getattr(model, network).state_dict()[key]
         assert torch.equal(saved, average.half().float()), "the model has the averaged weights"
 
@@ -199,6 +202,27 @@ def test_the_end_of_a_cosine_may_not_move(settings) -> None:
     assert files_of(config.out) == before
 
 
+@pytest.mark.parametrize("what", ["pixel", "caption"])
+def test_a_resume_on_other_data_is_refused(phantoms, tmp_path, what) -> None:
+    """The folder may move, for its path says nothing; what is in it may not change."""
+    shutil.copytree(phantoms, tmp_path / "data")
+    config = config_of(tmp_path, method="lora", lora_rank=2, batch_size=2)
+    run_to(config, last=1)
+    (tmp_path / "data").rename(tmp_path / "moved")
+    run_to(config.with_changes(data=tmp_path / "moved", resume=True), last=2)
+    case = manifest.load(tmp_path / "moved").split("train")[0]
+    if what == "pixel":
+        with Image.open(tmp_path / "moved" / case.image) as image:
+            pixels = np.array(image)
+        pixels[64, 64] ^= 255
+        Image.fromarray(pixels).save(tmp_path / "moved" / case.image)
+    else:
+        table = tmp_path / "moved" / "metadata.jsonl"
+        table.write_text(table.read_text().replace(json.dumps(case.prompt), '"another caption"', 1))
+    with pytest.raises(InputError, match="images, captions or class images in .* have changed"):
+        next(fit(config.with_changes(data=tmp_path / "moved", resume=True)))
+
+
 def test_a_folder_that_is_no_run_is_refused(settings, tmp_path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
@@ -212,5 +236,5 @@ def test_a_config_of_before_cannot_lack_a_setting() -> None:
     """A run of an older version, whose config has not all the settings: the missing one is named."""
     config = config_of(offset_noise=0.3)
     saved = {key: value for key, value in config.to_dict().items() if key != "offset_noise"}
-    with pytest.raises(InputError, match="offset_noise was None and is now 0.3"):
+    with pytest.raises(InputError, match=r"offset_noise was None and is now 0\.3"):
         config.check_resumes(saved)
