@@ -26,7 +26,6 @@ from mame_lib.models.presets import WEIGHTS
 from mame_lib.training.config import TrainConfig
 from mame_lib.training.loop import fit
 
-
 # "structure" weights the noisy timesteps, where it is decided what the picture shows; "texture" weights all alike.
 ROUNDS: dict[str, dict[str, Any]] = {
     "structure": {"min_snr_gamma": 1.0, "learning_rate": 2.5e-3, "text_learning_rate_factor": 1.0, "warmup": 50},
