@@ -26,9 +26,7 @@ from mame_lib.training.data import Batch
 from mame_lib.training.loop import TrainState, start, train_step
 from mame_lib.training.setup import load_base
 
-# Of the bytes that a step takes besides weights, optimizer and average. 0.01 is usual; what is missing are working
-# copies inside the CPU's convolutions, which weigh most in small batches.
-TOLERANCE = 0.03
+TOLERANCE = 0.01  # of the bytes that a step takes besides weights, optimizer and average
 
 
 def config_of(**changes: Any) -> TrainConfig:
@@ -91,7 +89,10 @@ def test_a_step_takes_what_was_predicted(changes: dict[str, Any]) -> None:
     config = config_of(**changes)
     if config.method == "lora":
         pytest.importorskip("peft")
-    assert moving(plan(config)) == pytest.approx(peak_of_a_step(config), rel=TOLERANCE)
+    measured = peak_of_a_step(config)
+    # The CPU's convolutions make working copies of a weight that no tensor of ours holds.
+    largest = 4 * max(p.numel() for p in load_base(config).unet.parameters())
+    assert -TOLERANCE * measured <= measured - moving(plan(config)) <= TOLERANCE * measured + largest
 
 
 def test_what_lasts_is_predicted_to_the_byte() -> None:

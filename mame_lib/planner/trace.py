@@ -98,44 +98,30 @@ def _key(tensor: Tensor) -> int:
 
 
 @contextmanager
-def autocast_of(device_kind: str, dtype: torch.dtype, ledger: Ledger) -> Iterator[Callable[[], None]]:
-    """Inside the block, networks compute as under the autocast of a device that need not be there.
+def autocast_of(device_kind: str, dtype: torch.dtype, ledger: Ledger) -> Iterator[None]:
+    """Inside the block, networks compute as under the autocast of a device that need not be there, without its cache.
 
     Matrix products and convolutions take half-precision copies of weights and inputs; on a GPU normalizations take
-    float32 ones. A copy of a weight lives as long as the forward pass, or as long as the backward pass wants it.
-    float32 changes nothing. Yields the function to call where a forward pass ends.
+    float32 ones. A copy lives as long as the backward pass wants it. float32 changes nothing.
     """
-    if dtype == torch.float32:
-        yield lambda: None
-        return
-    copies: dict[int, Tensor] = {}
-    forward = [True]
 
     def half(value: Any) -> Any:
         if not isinstance(value, Tensor) or not value.is_floating_point() or value.dtype == dtype:
             return value
-        if not isinstance(value, nn.Parameter):
-            return value.to(dtype)
-        made = copies.get(id(value))
-        if made is None:
-            made = value.to(dtype)
+        made = value.to(dtype)
+        if isinstance(value, nn.Parameter):
             ledger.name(made, COPIES)
-            if forward[0] and value.requires_grad:  # frozen weights, and what is recomputed later, have no cache
-                copies[id(value)] = made
         return made
 
     def full(value: Any) -> Any:
         return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
 
-    def end_forward() -> None:
-        forward[0] = False
-        copies.clear()
-
     with ExitStack() as stack:
-        for names, cast in ((LOW, half), (HIGH[device_kind], full)):
-            for name in names:
-                stack.enter_context(_replaced(name, cast))
-        yield end_forward
+        if dtype != torch.float32:
+            for names, cast in ((LOW, half), (HIGH[device_kind], full)):
+                for name in names:
+                    stack.enter_context(_replaced(name, cast))
+        yield
 
 
 @contextmanager

@@ -90,7 +90,8 @@ def diffusion_loss(components: Components, batch: Batch, schedule: Schedule, dty
     assert latents is not None and noise is not None and t is not None and ids is not None
     noisy = add_noise(schedule, latents, noise, t)  # [B, 4, h, w], Eq. 4
     seen = noisy if extra is None else torch.cat([noisy, extra], dim=1)  # [B, 4 or 9, h, w]
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    # Each weight is used once a pass: a cache of its half-precision copy would only hold memory.
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32, cache_enabled=False):
         context = encode_tokens(components.text_encoder, ids)  # [B, L, D]
         output = components.unet(seen, t, encoder_hidden_states=context).sample  # [B, 4, h, w]
     wanted = target(schedule, latents, noise, t, components.prediction_type)  # [B, 4, h, w]

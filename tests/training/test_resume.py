@@ -219,7 +219,7 @@ def test_a_resume_on_other_data_is_refused(phantoms, tmp_path, what) -> None:
     else:
         table = tmp_path / "moved" / "metadata.jsonl"
         table.write_text(table.read_text().replace(json.dumps(case.prompt), '"another caption"', 1))
-    with pytest.raises(InputError, match="images, captions or class images in .* have changed"):
+    with pytest.raises(InputError, match=r"images, captions or class images in .* have changed"):
         next(fit(config.with_changes(data=tmp_path / "moved", resume=True)))
 
 

@@ -16,7 +16,7 @@ __all__ = ["Hint", "MODULES", "check", "exercise", "registry"]  # noqa: RUF022
 Verify = Callable[[Any], None]
 
 # Chapter number -> module of this package that holds its checks.
-MODULES = {"01": "mammograms", "02": "forward", "04": "samplers", "07": "dreambooth"}
+MODULES = {"01": "mammograms", "02": "forward", "04": "samplers", "07": "dreambooth", "08": "resources"}
 
 _REGISTRY: dict[str, Verify] = {}
 
