@@ -12,7 +12,7 @@ checkpoints lie in build/NAME; the same command goes on where it was stopped.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Recipe:
     phantoms: dict[str, Any]
     rounds: tuple[tuple[str, int], ...]
     preset: str = "tiny"
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 SHARED: dict[str, Any] = {"batch_size": 32, "ema_decay": 0.995, "validation_every": 200, "checkpoint_every": 100}
@@ -52,7 +53,8 @@ RECIPES = {
         (("structure", 1300), ("texture", 1300), ("structure", 1200), ("texture", 600)),
     ),
     "inpaint": Recipe(
-        {"count": 2500, "seed": 24, **LESIONS}, (("structure", 300), ("texture", 800)), preset="tiny-inpaint"
+        {"count": 2500, "seed": 24, **LESIONS}, (("structure", 600), ("texture", 1200)), preset="tiny-inpaint",
+        settings={"mask_loss_weight": 20.0},
     ),
 }
 
@@ -67,7 +69,7 @@ def train(name: str, work: Path) -> Path:
         run = work / f"round-{number}"
         config = TrainConfig(
             data=data, out=run, preset=recipe.preset, base=None if model is None else str(model), steps=steps,
-            seed=1336 + number, resume=(run / "config.json").exists(), **SHARED, **ROUNDS[kind],
+            seed=1336 + number, resume=(run / "config.json").exists(), **SHARED, **ROUNDS[kind], **recipe.settings,
         )  # fmt: skip
         if not (run / "model").exists():
             with tqdm(total=steps, desc=f"{name}, round {number}", unit="step") as bar:

@@ -53,6 +53,7 @@ class TrainConfig:
     constant_prompt : one caption for every image, such as "a mammogram" (paper, Fig. 12); `None` uses the data's.
     caption_dropout : share of captions replaced by the empty one (the paper used 0).
     mask_dropout : inpainting only, share of images that are masked as a whole.
+    mask_loss_weight : inpainting only, how often the error inside the mask counts; 1 counts all alike (the paper).
     prior_prompt : prior preservation (Ruiz et al. 2023): the base model draws `prior_images` of this sentence, and as
         many of them as of our images join each step, with weight `prior_weight`. `None` is off, as in the paper.
     prediction_type : what the UNet learns to say; `None` keeps the base model's. A change needs thousands of steps.
@@ -92,6 +93,7 @@ class TrainConfig:
     constant_prompt: str | None = None
     caption_dropout: float = 0.1
     mask_dropout: float = 0.1
+    mask_loss_weight: float = 1.0
     prior_prompt: str | None = None
     prior_weight: float = 1.0
     prior_images: int = 100
@@ -148,7 +150,7 @@ class TrainConfig:
         for name in ("warmup", "validation_every", "checkpoint_every", "log_every", "held_out_images", "seed",
                      "weight_decay", "text_learning_rate_factor", "prior_weight", "offset_noise"):  # fmt: skip
             self._check(name, math.isfinite(getattr(self, name)) and getattr(self, name) >= 0, "at least 0")
-        for name in ("learning_rate", "clip", "min_snr_gamma"):
+        for name in ("learning_rate", "clip", "min_snr_gamma", "mask_loss_weight"):
             value = getattr(self, name)
             self._check(name, value is None or (math.isfinite(value) and value > 0), "a positive number")
         for name in ("caption_dropout", "mask_dropout"):

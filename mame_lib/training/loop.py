@@ -80,10 +80,13 @@ class StepResult:
         return float(self.norm)
 
 
-def diffusion_loss(components: Components, batch: Batch, schedule: Schedule, dtype: torch.dtype) -> Tensor:
+def diffusion_loss(
+    components: Components, batch: Batch, schedule: Schedule, dtype: torch.dtype, mask_weight: float = 1.0
+) -> Tensor:
     """Squared error of the prediction for each image, `[B]` (paper Eq. 8, the mean over an image's elements).
 
-    Noising, target and error are float32; only the networks run in `dtype`.
+    Noising, target and error are float32; only the networks run in `dtype`. For inpainting the mean may give the
+    elements inside the mask `mask_weight` times the weight of those outside.
     """
     device = components.device
     latents, noise, t, ids, _, extra, _ = batch.to(device)
@@ -95,7 +98,11 @@ def diffusion_loss(components: Components, batch: Batch, schedule: Schedule, dty
         context = encode_tokens(components.text_encoder, ids)  # [B, L, D]
         output = components.unet(seen, t, encoder_hidden_states=context).sample  # [B, 4, h, w]
     wanted = target(schedule, latents, noise, t, components.prediction_type)  # [B, 4, h, w]
-    return F.mse_loss(output.float(), wanted, reduction="none").mean(dim=(1, 2, 3))  # [B]
+    errors = F.mse_loss(output.float(), wanted, reduction="none")  # [B, 4, h, w]
+    if extra is None or mask_weight == 1.0:
+        return errors.mean(dim=(1, 2, 3))  # [B]
+    counts = 1.0 + (mask_weight - 1.0) * extra[:, :1]  # [B, 1, h, w]
+    return (errors.mean(1, keepdim=True) * counts).sum(dim=(1, 2, 3)) / counts.sum(dim=(1, 2, 3))  # [B]
 
 
 def train_step(state: TrainState, batch: Batch, config: TrainConfig) -> tuple[Tensor, Tensor]:
@@ -113,7 +120,7 @@ def train_step(state: TrainState, batch: Batch, config: TrainConfig) -> tuple[Te
     losses = []
     for first in range(0, len(mine.latents), config.micro_rows):
         part = mine.part(slice(first, first + config.micro_rows))
-        each = diffusion_loss(state.components, part, state.schedule, state.dtype)  # [b]
+        each = diffusion_loss(state.components, part, state.schedule, state.dtype, config.mask_loss_weight)  # [b]
         weights = torch.full((len(each),), 1 / count) if part.weights is None else part.weights  # [b]
         weights = weights.to(each.device) * state.weights[part.timesteps.to(each.device)]
         state.scaler.scale((weights * each).sum()).backward()
