@@ -124,18 +124,19 @@ def speed(blocks: Sequence[tuple[float, float, int]], clock: int = 0, batch: int
 
 
 def summary(runs: dict[str, list[Program]], losses: dict[str, list[float]], before: float) -> dict[str, Any]:
-    """Medians over the rounds, and the rounds themselves."""
+    """Medians over the rounds, and the rounds themselves. The ratio is that within a round, so a busy one is fair."""
     wall = {side: [speed(run.blocks) for run in some] for side, some in runs.items()}
     cpu = {side: [speed(run.blocks, clock=1) for run in some] for side, some in runs.items()}
     first = {side: statistics.median(run.blocks[0][0] for run in some) for side, some in runs.items()}
     total = {side: statistics.median(sum(b[0] for b in run.blocks) for run in some) for side, some in runs.items()}
     rate = {side: statistics.median(values) for side, values in wall.items()}
+    ratios = [ours / peer for ours, peer in zip(wall["ours"], wall["peer"], strict=True)]
     gain = 1 / rate["peer"] - 1 / rate["ours"]  # seconds an image
     return {
         "images_per_second": {side: round(value, 2) for side, value in rate.items()},
-        "ratio": round(rate["ours"] / rate["peer"], 2),
+        "ratio": round(statistics.median(ratios), 2),
         "images_per_second_by_round": {side: [round(v, 2) for v in values] for side, values in wall.items()},
-        "ratio_by_round": [round(a / b, 2) for a, b in zip(wall["ours"], wall["peer"], strict=True)],
+        "ratio_by_round": [round(ratio, 2) for ratio in ratios],
         "images_per_cpu_second": {side: round(statistics.median(values), 2) for side, values in cpu.items()},
         "seconds_to_first_step": {side: round(value, 1) for side, value in first.items()},
         "seconds_in_all": {side: round(value, 1) for side, value in total.items()},
