@@ -63,9 +63,9 @@ class Plan:
 RECIPE: dict[str, Any] = {"preset": "tiny", "steps": 300, "batch_size": 16, "learning_rate": 1.5e-3}
 MEMORY = ("held_out", "training", "pictures", "circles")
 DENSITY: dict[str, Any] = {
-    "phantoms": SIEMENS, "losses": ("held_out",), "asked_at": (250, 500, 750), "measured": 2
+    "phantoms": SIEMENS, "losses": ("held_out",), "asked_at": (175, 350, 525), "measured": 2
 }  # fmt: skip
-STRONG = {"steps": 1000, "batch_size": 32, "learning_rate": 2e-3, "text_learning_rate_factor": 1.0, "ema_decay": 0.995}
+STRONG = {"steps": 700, "batch_size": 32, "learning_rate": 2e-3, "text_learning_rate_factor": 1.0, "ema_decay": 0.995}
 PLANS = {
     "full": Plan({}, losses=MEMORY, guidance=(1.0, 2.0, 4.0, 8.0)),
     "prior": Plan({"prior_prompt": CIRCLE, "prior_images": 48}, losses=MEMORY),

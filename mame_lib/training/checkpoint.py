@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -65,9 +66,9 @@ def write_checkpoint(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], in
             os.replace(folder, old)
         os.replace(temporary, folder)
         sync(folder.parent, deep=False)
-    except Exception as error:  # safetensors has its own exception for a full disk
+    except Exception as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
+        if not isinstance(error, OSError | SafetensorError):  # the latter tells of a full disk too
             raise
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(
@@ -103,7 +104,7 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[st
     try:
         info = json.loads((folder / MANIFEST).read_text())
         return {name: load_file(folder / f"{name}.safetensors") for name in info["files"]}, info
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise InputError(
             f"{folder} is not a complete checkpoint ({error}); start the run again without --resume."
         ) from error

@@ -171,8 +171,12 @@ def test_optimizer_state_goes_there_and_back() -> None:
     assert same([w.detach() for w in weights], [w.detach() for w in others])
 
 
-def test_an_unreadable_checkpoint_is_one_sentence(tmp_path) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"\xff" * 300])
+def test_an_unreadable_checkpoint_is_one_sentence(tmp_path, content) -> None:
+    """A missing file, an empty one, and one of the right size that a bad disk has filled with rubbish."""
     (tmp_path / "step-1").mkdir()
-    (tmp_path / "step-1" / "state.json").write_text(json.dumps({"files": {"weights": 3}}))
+    (tmp_path / "step-1" / "state.json").write_text(json.dumps({"files": {"weights": 300}}))
+    if content is not None:
+        (tmp_path / "step-1" / "weights.safetensors").write_bytes(content)
     with pytest.raises(InputError, match="is not a complete checkpoint"):
         read_checkpoint(tmp_path / "step-1")

@@ -139,7 +139,8 @@ BAD = {
     "learning_rate": (0, -1e-3, math.nan, math.inf), "clip": (0, math.nan), "min_snr_gamma": (0, -5, math.inf),
     "weight_decay": (-0.1, math.nan), "text_learning_rate_factor": (-1, math.inf), "prior_weight": (-1,),
     "offset_noise": (-0.1, math.nan), "caption_dropout": (-0.1, 1.1, math.nan), "mask_dropout": (2,),
-    "ema_decay": (1.0, -0.1, math.nan), "validation_guidance_scale": (math.nan,), "method": ("dreambooth", None),
+    "mask_loss_weight": (0, -1, math.nan), "ema_decay": (1.0, -0.1, math.nan),
+    "validation_guidance_scale": (math.nan,), "method": ("dreambooth", None),
     "preset": ("huge",), "prediction_type": ("x0",), "rate_schedule": ("linear",), "optimizer": ("sgd",),
     "precision": ("float64",),
 }  # fmt: skip

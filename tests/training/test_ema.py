@@ -49,13 +49,17 @@ def test_the_average_is_swapped_in_and_out_bit_for_bit() -> None:
     with torch.no_grad():
         layer.weight.add_(torch.randn(3, 3) / 3)
     ema.update()
-    raw = copies(parameters)
+    raw, average = copies(parameters), copies(ema.shadow)
     with ema.applied():
-        assert same(copies(parameters), ema.shadow) and not torch.equal(layer.weight, raw[0])
-    assert same(copies(parameters), raw)
+        assert same(copies(parameters), average) and not torch.equal(layer.weight, raw[0])
+    assert same(copies(parameters), raw) and same(ema.shadow, average)
     with pytest.raises(RuntimeError), ema.applied():
         raise RuntimeError
     assert same(copies(parameters), raw), "even after an error inside"
+    optimizer = torch.optim.SGD(parameters, lr=1.0)
+    layer(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    assert not torch.equal(layer.weight, raw[0]) and same(ema.shadow, average), "training goes on with the raw weights"
 
 
 def test_the_average_comes_back_from_a_checkpoint() -> None:
