@@ -114,6 +114,7 @@ def filling(mame: Mame, count: int, seed: int, guidance_scale: float) -> dict[st
         "true mass": with_mass,
         "true mass after the autoencoder": _roundtrip(mame, with_mass),
         "no mass": without,
+        "no mass after the autoencoder": _roundtrip(mame, without),
     }
     result: dict[str, Any] = {"images": count, "seed": seed, "guidance_scale": guidance_scale}
     for name, images in kinds.items():
