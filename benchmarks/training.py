@@ -12,18 +12,21 @@ does falls on both (see turns.py). Both start from the same weights (the tiny ba
 see the same phantoms. First the peer's own first step is recorded while it runs: latents, noise, timesteps, loss and
 gradient. From the same latents, noise and timesteps our loss and gradient must be the same. Then each case is raced;
 the models that both have saved are judged by the loss on 512 rows that neither has seen, at fixed noise. A CUDA device
-adds cases of SD 1.5's size at 512 pixels (random weights serve for speed). About 20 minutes on two idle cores.
+adds cases of SD 1.5's size at 512 pixels (random weights serve for speed). About 20 minutes on two idle cores;
+`--only NAME` races one case and leaves the others in the file as they are.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
@@ -175,7 +178,8 @@ def race(name: str, case: Case, script: Path, folders: Folders, fixed: FixedLoss
             said = f"{speed(both[side].blocks):.1f} images/s, loss {losses[side][-1]:.4f}"
             print(f"{name}, round {number + 1}, {side}: {said}", file=sys.stderr, flush=True)
     return {
-        "about": case.about, "ours": case.ours, "peer": " ".join(case.peer), "script": script.name,
+        "about": case.about, "date": time.strftime("%Y-%m-%d"), "rounds": options.rounds, "steps": options.steps,
+        "threads": options.threads, "ours": case.ours, "peer": " ".join(case.peer), "script": script.name,
         **summary(runs, losses, statistics.mean(fixed(Components.load(folders.base)))),
     }  # fmt: skip
 
@@ -258,7 +262,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=62, help="10 k + 2: the end falls into no turn that counts")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--only", help="one case")
+    parser.add_argument("--only", help="one case; the others stay in the file as they are")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.peer is None:
@@ -287,15 +291,19 @@ def compare(options: argparse.Namespace, root: Path) -> Iterator[dict[str, Any]]
     print(f"same step: {same}", file=sys.stderr, flush=True)
     result: dict[str, Any] = {
         "peer": {"scripts": [identity(script) for script in scripts.values()], "packages": peer_packages(options.site)},
-        "model": "tiny", "images": IMAGES, "size": base.image_size, "batch": 16, "steps": options.steps,
-        "rounds": options.rounds, "threads": options.threads, "precision": "float32", "held_out_rows": HELD_OUT * DRAWS,
+        "model": "tiny", "images": IMAGES, "size": base.image_size, "batch": 16, "precision": "float32",
+        "held_out_rows": HELD_OUT * DRAWS,
         "equivalence": same, "cases": {}, "cuda": None,
     }  # fmt: skip
+    if options.only and options.out and options.out.exists():
+        stored = json.loads(options.out.read_text())
+        result.update(cases=stored["cases"], cuda=stored["cuda"])
     for name, case in chosen.items():
         result["cases"][name] = race(name, case, scripts[case.script], folders, judges[case.script], options)
         yield result
-    result["cuda"] = on_gpu(scripts["dreambooth"], root / "sd15", options)
-    yield result
+    if options.only is None:
+        result["cuda"] = on_gpu(scripts["dreambooth"], root / "sd15", options)
+        yield result
 
 
 if __name__ == "__main__":

@@ -56,20 +56,12 @@ class Pace:
 
 def memory() -> dict[str, int]:
     """Largest memory of this process so far in bytes: resident, and of the GPU, allocated and reserved."""
-    import resource
-
     import torch
 
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count what the parent had when it started us
-        peak = next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if "VmHWM" in line)
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = {"peak_resident": peak}
-    if torch.cuda.is_available():
-        found["peak_gpu_allocated"] = torch.cuda.max_memory_allocated()
-        found["peak_gpu_reserved"] = torch.cuda.max_memory_reserved()
-    return found
+    from mame_lib.training.meter import peak_memory
+
+    found = peak_memory(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return {"peak_resident": found.pop("peak_memory"), **found}
 
 
 class Program:

@@ -50,7 +50,7 @@ RECIPES = {
     "siemens": Recipe({"count": 2500, "seed": 22, "vendor": "siemens"}, (("structure", 900), ("texture", 900))),
     "fused": Recipe(
         {"count": 4000, "seed": 23},
-        (("structure", 1300), ("texture", 1300)) + 2 * (("structure", 1200), ("texture", 600)),
+        (("structure", 1300), ("texture", 1300), ("structure", 1200), ("texture", 600)),
     ),
     "inpaint": Recipe(
         {"count": 2500, "seed": 24, **LESIONS}, (("structure", 600), ("texture", 1200)), preset="tiny-inpaint",
