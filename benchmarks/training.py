@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from dreambooth import FixedLoss
+from fixed_loss import FixedLoss
 from provenance import report
 from sides import PROMPT, Case, Folders, lay_out, our_settings, peer_flags
 from turns import BLOCK, Program, program, take_turns

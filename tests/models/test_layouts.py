@@ -163,7 +163,7 @@ def test_a_unet_that_wants_more_than_a_sentence_is_refused(miniature: Path) -> N
 def test_an_unknown_schedule_is_refused(miniature: Path) -> None:
     path = miniature / "scheduler" / "scheduler_config.json"
     saved = json.loads(path.read_text())
-    for change, words in (({"beta_schedule": "sigmoid"}, "sigmoid"), ({"prediction_type": "sample"}, "'sample'")):
+    for change, words in (({"beta_schedule": "sigmoid"}, "sigmoid"), ({"prediction_type": "flow"}, "'flow'")):
         path.write_text(json.dumps({**saved, **change}))
         with pytest.raises(InputError, match=words):
             Components.load(miniature)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mame_lib.data.case import Attributes
 from mame_lib.data.geometry import check_size
-from mame_lib.data.lesions import LesionSpec
 from mame_lib.data.manifest import Item
 from mame_lib.data.prompts import LESION_PROMPT, training_prompt
 from mame_lib.errors import InputError
+
+if TYPE_CHECKING:
+    from mame_lib.data.lesions import LesionSpec
 
 
 def phantom_source(
@@ -36,6 +39,7 @@ def phantom_source(
     InputError
         If count, size, seed, priors or lesions is out of range (at once, not at the first image).
     """
+    from mame_lib.data.lesions import LesionSpec
     from mame_lib.data.phantom import PRIORS
 
     check_size(size)

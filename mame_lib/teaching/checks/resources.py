@@ -13,7 +13,7 @@ from mame_lib.teaching.checks import Hint, exercise
 
 @exercise("08-bytes")
 def bytes_per_weight(answer: Any) -> None:
-    for bits in (32, 8):
+    for bits in (8, 32):  # with 32 bits a gradient and a moment weigh the same
         for average in (False, True):
             truth = 4 + 4 + 2 * bits / 8 + 4 * average
             value = float(answer(bits, average))
