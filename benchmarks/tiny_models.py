@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from mame_lib.data import manifest
 from mame_lib.data.case import AREAS, DENSITIES, VENDORS, VIEWS, Attributes
 from mame_lib.data.lesions import LesionSpec
 from mame_lib.data.phantom import Phantom, draw
-from mame_lib.data.prompts import LESION_PROMPT
+from mame_lib.data.prompts import LESION_PROMPT, compose, parse
 from mame_lib.diffusion.start import initial_noise
 from mame_lib.evaluation.attributes import measure
 from mame_lib.generation import Mame
@@ -58,29 +59,39 @@ def reconstruction(mame: Mame, images: np.ndarray) -> dict[str, float]:
     }
 
 
-def questions(model: str) -> list[Attributes]:
-    """Every prompt of a model's grammar once; of `fused` also those that no caption combined, area with density."""
+def questions(model: str) -> dict[str, list[str]]:
+    """Every sentence of a model's captions once; for `fused` also those that no caption combined, in both orders."""
+    view_area = [Attributes(view=v, area=a) for v, a in product(VIEWS, AREAS)]
+    view_density = [Attributes(view=v, density=d) for v, d in product(VIEWS, DENSITIES)]
     if model == "hologic":
-        return [Attributes(view=v, area=a) for v, a in product(VIEWS, AREAS)]
+        return {"captions": [compose(one) for one in view_area]}
     if model == "siemens":
-        return [Attributes(view=v, density=d) for v, d in product(VIEWS, DENSITIES)]
-    return [Attributes(*words) for words in product(VENDORS, VIEWS, AREAS, DENSITIES)]
+        return {"captions": [compose(one) for one in view_density]}
+    captions = [replace(one, vendor="hologic") for one in view_area]
+    captions += [replace(one, vendor="siemens") for one in view_density]
+    both = [Attributes(*words) for words in product(VENDORS, VIEWS, AREAS, DENSITIES)]
+    return {
+        "captions": [compose(one) for one in captions],
+        "area with density": [compose(one, "area") for one in both],
+        "density with area": [compose(one, "density") for one in both],
+    }
 
 
-def adherence(mame: Mame, model: str, repeats: int, seed: int, guidance_scale: float) -> dict[str, Any]:
-    """Ask every question `repeats` times and read each image: the share of images that are as asked, word by word."""
-    asked = questions(model) * repeats
-    read = [measure(one.pixels) for one in mame.generate(asked, seed=seed, guidance_scale=guidance_scale)]
-    pairs = list(zip(asked, read, strict=True))
-    names = [name for name in ("vendor", "view", "area", "density") if getattr(asked[0], name) is not None]
+def adherence(mame: Mame, sentences: list[str], repeats: int, seed: int, guidance_scale: float) -> dict[str, Any]:
+    """Ask every sentence `repeats` times and read each image: the share that is as asked, of those asked for a word."""
+    asked = [parse(sentence) for sentence in sentences] * repeats
+    made = mame.generate(sentences * repeats, seed=seed, guidance_scale=guidance_scale)
+    pairs = list(zip(asked, (measure(one.pixels) for one in made), strict=True))
+    names = [n for n in ("vendor", "view", "area", "density") if any(getattr(one, n) is not None for one in asked)]
 
-    def share(name: str, some: list[Any]) -> float:
-        return round(float(np.mean([getattr(q, name) == getattr(r, name) for q, r in some])), 3)
+    def share(name: str, some: list[Any]) -> float | None:
+        told = [getattr(q, name) == getattr(r, name) for q, r in some if getattr(q, name) is not None]
+        return round(float(np.mean(told)), 3) if told else None
 
     result: dict[str, Any] = {"images": len(asked), "as_asked": {name: share(name, pairs) for name in names}}
     for name, words in (("area", AREAS), ("density", DENSITIES)):
         if name in names:
-            counts = Counter((getattr(q, name), getattr(r, name)) for q, r in pairs)
+            counts = Counter((getattr(q, name), getattr(r, name)) for q, r in pairs)  # None: not asked for
             result[f"{name}_asked_then_measured"] = {a: {b: counts[a, b] for b in words} for a in words}
     if "vendor" in names:
         result["as_asked_by_vendor"] = {
@@ -156,10 +167,10 @@ def main() -> None:
         mame = Mame.load(name)
         result["models"][name] = {}
         for g in options.guidance_scales:
-            repeats = 2 if name == "fused" else 8
-            made = filling(mame, 48, options.seed, g) if mame.components.inpainting else adherence(
-                mame, name, repeats, options.seed, g
-            )  # fmt: skip
+            made = filling(mame, 48, options.seed, g) if mame.components.inpainting else {
+                kind: adherence(mame, sentences, -(-48 // len(sentences)), options.seed, g)
+                for kind, sentences in questions(name).items()
+            }  # fmt: skip
             result["models"][name][f"guidance {g:g}"] = made
             print(name, g, made, flush=True)
     result["ceiling"] = {

@@ -169,6 +169,7 @@ def test_dreambooth_steps_resumes_saves_and_draws_within_22_gib(folder: Path) ->
 
 
 def test_inpainting_steps_saves_and_fills_within_22_gib(folder: Path) -> None:
+    shutil.rmtree(folder / "run", ignore_errors=True)  # the other test may have failed half-way
     found = run("train", folder=folder, preset="sd15-inpaint", steps=1, resume=False, leave=False)
     assert [one["step"] for one in found["steps"]] == [1]
     assert found["gib"] < LIMIT
@@ -179,10 +180,10 @@ def test_inpainting_steps_saves_and_fills_within_22_gib(folder: Path) -> None:
 
 
 def _moved(before: Path, after: Path) -> bool:
-    """Whether the weights of UNet and text encoder differ between two model folders."""
+    """Whether small weights of UNet and text encoder, which float16 can tell apart, differ between two model folders."""
     from safetensors import safe_open
 
-    for name, key in (("unet", "conv_out.weight"), ("text_encoder", "final_layer_norm.weight")):
+    for name, key in (("unet", "conv_out.weight"), ("text_encoder", "layers.0.mlp.fc1.weight")):
         values = []
         for root in (before, after):
             [path] = (root / name).glob("*.safetensors")
