@@ -62,7 +62,7 @@ def settings(folder: Path, preset: str, **changes: Any) -> Any:
     from mame_lib.training.config import TrainConfig
 
     return TrainConfig(**{
-        "data": folder / "data", "out": folder / "run", "preset": preset, "base": str(folder / "base"), "batch_size": 1,
+        "data": folder / "data", "out": folder / preset, "preset": preset, "base": str(folder / "base"), "batch_size": 1,
         "gradient_checkpointing": True, "ema_decay": 0.0, "learning_rate": 1e-4, "warmup": 0, "log_every": 1,
         "rate_schedule": "constant", "validation_every": 0, "steps": 2, **changes,
     })  # fmt: skip
@@ -151,7 +151,7 @@ def test_dreambooth_steps_resumes_saves_and_draws_within_22_gib(folder: Path) ->
 
     first = run("train", folder=folder, preset="sd15", steps=2, resume=False, leave=True)
     assert [one["step"] for one in first["steps"]] == [1]
-    assert (folder / "run" / "checkpoints" / "step-000001" / "state.json").is_file()
+    assert (folder / "sd15" / "checkpoints" / "step-000001" / "state.json").is_file()
     second = run("train", folder=folder, preset="sd15", steps=2, resume=True, leave=False)
     assert [one["step"] for one in second["steps"]] == [2]
     for result in (first, second):
@@ -159,13 +159,13 @@ def test_dreambooth_steps_resumes_saves_and_draws_within_22_gib(folder: Path) ->
         assert 0 < result["steps"][0]["loss"] < 100 and 0 < result["steps"][0]["norm"] < float("inf")
     predicted = plan(settings(folder, "sd15"), device_kind="cpu").phase("step").total / 2**30
     assert predicted == pytest.approx(max(first["gib"], second["gib"]), rel=0.15)
-    lines = [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "sd15" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2]
-    shutil.rmtree(folder / "run" / "checkpoints")
-    assert _moved(folder / "base", folder / "run" / "model")
-    image = run("generate", model=folder / "run" / "model", inpainting=False)
+    shutil.rmtree(folder / "sd15" / "checkpoints")
+    assert _moved(folder / "base", folder / "sd15" / "model")
+    image = run("generate", model=folder / "sd15" / "model", inpainting=False)
     assert image["shape"] == [512, 512, 3] and image["deviation"] > 0 and image["channels"] == 4
-    shutil.rmtree(folder / "run")
+    shutil.rmtree(folder / "sd15")
 
 
 def test_inpainting_steps_saves_and_fills_within_22_gib(folder: Path) -> None:
@@ -173,10 +173,10 @@ def test_inpainting_steps_saves_and_fills_within_22_gib(folder: Path) -> None:
     found = run("train", folder=folder, preset="sd15-inpaint", steps=1, resume=False, leave=False)
     assert [one["step"] for one in found["steps"]] == [1]
     assert found["gib"] < LIMIT
-    shutil.rmtree(folder / "run" / "checkpoints")
-    image = run("generate", model=folder / "run" / "model", inpainting=True)
+    shutil.rmtree(folder / "sd15-inpaint" / "checkpoints")
+    image = run("generate", model=folder / "sd15-inpaint" / "model", inpainting=True)
     assert image["shape"] == [512, 512, 3] and image["deviation"] > 0 and image["channels"] == 9
-    shutil.rmtree(folder / "run")
+    shutil.rmtree(folder / "sd15-inpaint")
 
 
 def _moved(before: Path, after: Path) -> bool:
