@@ -63,8 +63,8 @@ def settings(folder: Path, preset: str, **changes: Any) -> Any:
 
     return TrainConfig(**{
         "data": folder / "data", "out": folder / preset, "preset": preset, "base": str(folder / "base"),
-        "batch_size": 1, "gradient_checkpointing": True, "ema_decay": 0.0, "learning_rate": 1e-4, "warmup": 0, "log_every": 1,
-        "rate_schedule": "constant", "validation_every": 0, "steps": 2, **changes,
+        "batch_size": 1, "gradient_checkpointing": True, "ema_decay": 0.0, "learning_rate": 1e-4, "warmup": 0,
+        "rate_schedule": "constant", "validation_every": 0, "log_every": 1, "steps": 2, **changes,
     })  # fmt: skip
 
 

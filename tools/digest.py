@@ -37,12 +37,12 @@ def digest(paths: Iterable[Path], extra: str = "") -> str:
 
 
 def library_digest() -> str:
-    """What the output of a chapter depends on besides its own cells: mame_lib with its weights, and the pins.
+    """What the output of a chapter depends on besides its own cells: mame_lib, stored measurements, and the pins.
 
     jupyter-cache compares notebook text only and does not see a changed library: the execution cache is
     therefore kept in a folder named after this digest.
     """
-    return digest([ROOT / "mame_lib", CONSTRAINTS], extra=f"python {sys.version_info[0]}.{sys.version_info[1]}")
+    return digest([ROOT / "mame_lib", ROOT / "benchmarks" / "results", CONSTRAINTS], extra=f"python {sys.version_info[0]}.{sys.version_info[1]}")
 
 
 def frozen() -> str:
