@@ -42,7 +42,8 @@ def library_digest() -> str:
     jupyter-cache compares notebook text only and does not see a changed library: the execution cache is
     therefore kept in a folder named after this digest.
     """
-    return digest([ROOT / "mame_lib", ROOT / "benchmarks" / "results", CONSTRAINTS], extra=f"python {sys.version_info[0]}.{sys.version_info[1]}")
+    paths = [ROOT / "mame_lib", ROOT / "benchmarks" / "results", CONSTRAINTS]
+    return digest(paths, extra=f"python {sys.version_info[0]}.{sys.version_info[1]}")
 
 
 def frozen() -> str:
