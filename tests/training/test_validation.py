@@ -34,8 +34,8 @@ def test_a_validator_asks_the_same_again_and_leaves_everything_as_it_was(phantom
     components, prepared = prepare(config)
     state = start(config, components, prepared=prepared)
     train_step(state, random_batch(config), config)
-    validator, raw = Validator(config, components, prepared), copies(state.trained)
     before = torch.random.get_rng_state()
+    validator, raw = Validator(config, components, prepared), copies(state.trained)
     images, loss = validator.run(state)
     again, same_loss = validator.run(state)
     assert images.shape == (2, 128, 128) and images.dtype == np.uint8
@@ -43,6 +43,8 @@ def test_a_validator_asks_the_same_again_and_leaves_everything_as_it_was(phantom
     assert torch.equal(before, torch.random.get_rng_state()) and same(raw, copies(state.trained))
     assert components.unet.training and components.text_encoder.training and not components.vae.training
     assert all(p.grad is None for p in state.trained)
+    resumed = Validator(config, components, prepared)  # as a resumed run makes one
+    assert torch.equal(resumed.noise, validator.noise) and np.array_equal(resumed.run(state)[0], images)
     other = Validator(config.with_changes(seed=2), components, prepared).run(state)
     assert not np.array_equal(other[0], images) and other[1] != loss
 
