@@ -174,5 +174,4 @@ def test_kill_9_at_50_random_moments(phantoms, tmp_path, warm) -> None:
         assert log_of(here.out) == log
         shutil.rmtree(here.out)
         shutil.rmtree(here.data)
-    # Where they fall depends on the machine's speed; that they fall at different places must hold on any.
-    assert len(set(reached)) >= 3, f"the kills fell at few places only: {sorted(reached)}"
+    assert set(reached) >= {0, 3} and len(set(reached)) >= 4, f"the kills fell at few places only: {sorted(reached)}"
