@@ -66,7 +66,7 @@ def reference(components: Components, batch: Batch, gamma: float | None) -> tupl
      ("epsilon", 5.0, 1)],
 )
 def test_loss_and_gradient_equal_a_reference_written_with_diffusers(kind, gamma, rows) -> None:
-    """Losses to 1e-6; the gradient to 5e-6 of its length (measured 1e-6: diffusers rounds 1 - abar)."""
+    """Losses to 1e-6; the gradient to 5e-6 of its length (diffusers forms 1 - abar in float32)."""
     config = config_of(batch_size=rows, prediction_type=kind, min_snr_gamma=gamma, weight_decay=0.0, clip=1e9)
     batch = random_batch(config)._replace(timesteps=EARLY[:rows])
     state = start(config, load_base(config))
