@@ -19,7 +19,7 @@ from mame_lib.data import manifest
 from mame_lib.data.sources import phantom_source
 from mame_lib.errors import InputError
 from mame_lib.planner import check_room, plan
-from mame_lib.planner.networks import SD15, bare_components
+from mame_lib.planner.networks import bare_components
 from mame_lib.planner.plan import GIB, PARTS, Plan
 from mame_lib.training.config import TrainConfig
 from mame_lib.training.data import Batch
@@ -119,16 +119,19 @@ def test_stable_diffusion_is_known_by_heart() -> None:
 
 
 def test_a_folder_with_its_configurations_is_enough(tmp_path: Path) -> None:
+    """A model folder without its weights can be planned with; one without a configuration can't."""
     from mame_lib.models.presets import PRESETS
 
-    (tmp_path / "model_index.json").write_text("{}")
-    for name in SD15:
-        (tmp_path / name).mkdir()
-        shutil.copy(Path(PRESETS["tiny"].source) / name / "config.json", tmp_path / name)
-    assert plan(config_of(base=str(tmp_path))).phases == plan(config_of()).phases
-    (tmp_path / "unet" / "config.json").unlink()
-    with pytest.raises(InputError, match=r"unet/config\.json can't be read"):
-        plan(config_of(base=str(tmp_path), lora_rank=3))
+    model = tmp_path / "model"
+    shutil.copytree(PRESETS["tiny"].source, model, ignore=shutil.ignore_patterns("*.safetensors"))
+    assert plan(config_of(base=str(model))).phases == plan(config_of()).phases
+    (model / "unet" / "config.json").unlink()
+    with pytest.raises(InputError, match=r"its unet has no config\.json"):
+        plan(config_of(base=str(model), lora_rank=3))
+
+
+def test_a_shipped_model_that_shares_parts_is_planned_like_its_base() -> None:
+    assert plan(config_of(base="fused")).phases == plan(config_of()).phases
 
 
 def test_on_a_gpu_only_what_works_is_there() -> None:

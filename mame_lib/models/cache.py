@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from tqdm import tqdm
 from mame_lib.errors import InputError
 from mame_lib.models.latents import encode_moments
 
-FORMAT = "moments/2"
+FORMAT = "moments/2"  # part of each key: another way to encode is another cache
 FOLDER = ".cache"
 
 
@@ -62,6 +63,7 @@ def cached(path: Path, shape: Sequence[int], rows: Callable[[int, int], NDArray[
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(path.parent)
             with partial.open("wb") as file:  # not a map: writing to one on a full disk ends the process
                 header = {"descr": "<f2", "fortran_order": False, "shape": tuple(shape)}
                 np.lib.format.write_array_header_1_0(file, header)
@@ -75,6 +77,13 @@ def cached(path: Path, shape: Sequence[int], rows: Callable[[int, int], NDArray[
         finally:
             partial.unlink(missing_ok=True)
     return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed run left half-written; younger than a day, it may be another run's work in progress."""
+    for stale in folder.glob("*.partial"):
+        if stale.is_file() and time.time() - stale.stat().st_mtime > 86_400:
+            stale.unlink(missing_ok=True)
 
 
 def encode(vae: nn.Module, images: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float16]:

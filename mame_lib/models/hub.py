@@ -58,12 +58,13 @@ def pickles_only(model: str, part: str) -> InputError:
     )
 
 
-def fetch(repo: str, *, pickled: bool = False) -> Path:
+def fetch(repo: str, *, pickled: bool = False, weights: bool = True) -> Path:
     """The folder in the cache with the files of a Hub repository that we read, downloaded where they are missing.
 
     Without an answer from the Hub within seconds, the cache alone is used.
 
     pickled : fetch pickled weights too, where there are no others; they are not opened here.
+    weights : False fetches the configurations alone.
 
     Raises
     ------
@@ -81,11 +82,11 @@ def fetch(repo: str, *, pickled: bool = False) -> Path:
         found = HfApi().model_info(repo, timeout=SECONDS)
         names = [file.rfilename for file in found.siblings or ()]
         small = [n for n in names if re.fullmatch(rf"({'|'.join(PARTS)})/[^/]*\.(json|txt)|[^/]*\.json|start\.\w+", n)]
-        weights = {part: weight_files(names, part) for part in NETWORKS}
-        for part, files in weights.items():
+        found_files = {part: weight_files(names, part) for part in NETWORKS if weights}
+        for part, files in found_files.items():
             if not pickled and any(".bin" in name for name in files):
                 raise pickles_only(repo, part)
-        wanted = [*small, *(file for files in weights.values() for file in files)]
+        wanted = [*small, *(file for files in found_files.values() for file in files)]
         return Path(snapshot_download(repo, revision=found.sha, allow_patterns=wanted))
     except InputError:
         raise

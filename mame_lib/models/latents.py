@@ -60,6 +60,6 @@ def decode(vae: AutoencoderKL, latents: Tensor, batch_size: int | None = None) -
     size = latents.shape[-1] * 2 ** (len(vae.config.block_out_channels) - 1)
     batch_size = batch_size or images_at_once(size, most=8)
     for rows in (latents / vae.config.scaling_factor).split(batch_size):  # [B, 4, h, w]
-        gray = vae.decode(rows.to(vae.device)).sample.float().mean(1)  # [B, H, W]
+        gray = vae.decode(rows.to(vae.device)).sample.float().clamp(-1, 1).mean(1)  # [B, H, W]
         images.append(((gray + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy())
     return np.concatenate(images)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 
 from mame_lib.errors import InputError
 from mame_lib.models.components import Components, quiet
+from mame_lib.models.hub import fetch, places, read_json
 from mame_lib.models.inpainting import widen
 from mame_lib.models.presets import PRESETS, resolve
 from mame_lib.training.config import TrainConfig
@@ -66,22 +66,8 @@ def _configuration(model: str, part: str) -> dict[str, Any]:
     known = {PRESETS[name].source for name in ("sd15", "sd15-inpaint")}
     if source in known and not Path(source).is_dir():
         return SD15[part] | ({"in_channels": 9} if part == "unet" and "inpaint" in source else {})
-    try:
-        if Path(source).is_dir():
-            return dict(json.loads((_home(Path(source), part) / part / "config.json").read_text()))
-        from huggingface_hub import hf_hub_download
-
-        return dict(json.loads(Path(hf_hub_download(source, f"{part}/config.json")).read_text()))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"cannot plan with {model!r}: its {part}/config.json can't be read ({reason}); check name and network."
-        ) from error
-
-
-def _home(folder: Path, part: str) -> Path:
-    """Where a part of a model lies: a shipped model may share it with another one."""
-    if (folder / part).is_dir() or not (folder / "mame.json").is_file():
-        return folder
-    shared = json.loads((folder / "mame.json").read_text()).get("shared", {})
-    return Path(resolve(shared[part])) if part in shared else folder
+    home = places(Path(source))[part] if Path(source).is_dir() else fetch(source, weights=False) / part
+    told = read_json(home / "config.json")
+    if not told:
+        raise InputError(f"cannot plan with {model!r}: its {part} has no config.json; fetch the model again.")
+    return told

@@ -68,11 +68,13 @@ def trainable(config: TrainConfig, components: Components) -> list[nn.Parameter]
 def groups(config: TrainConfig, components: Components) -> list[dict[str, Any]]:
     """Parameter groups: UNet and text encoder at their rates; norms, biases and embeddings are not decayed."""
     made = []
+    tables = {id(m.weight) for n in (components.unet, components.text_encoder) for m in n.modules()
+              if isinstance(m, nn.Embedding)}  # fmt: skip
     for network, factor in ((components.unet, 1.0), (components.text_encoder, config.text_learning_rate_factor)):
         for decayed in (True, False):
             some = [
-                p for name, p in network.named_parameters()
-                if p.requires_grad and (p.ndim > 1 and "embed" not in name) is decayed
+                p for p in network.parameters()
+                if p.requires_grad and (p.ndim > 1 and id(p) not in tables) is decayed
             ]  # fmt: skip
             if some:
                 decay = config.weight_decay if decayed else 0.0

@@ -82,14 +82,14 @@ class RunFolder:
     def begin(self, config: TrainConfig, data: dict[str, Any], reasons: Sequence[str]) -> None:
         """Write `config.json`: settings, data, versions, machine, precision and optimizer with their reasons.
 
-        Raises `InputError` when the data of a run to resume are no longer those of before.
+        Raises `InputError` when data or base model of a run to resume are no longer those of before.
         """
         if not self.world.main:
             return
         if config.resume and _read_run(self.path).get("data", {}).get("digest", data["digest"]) != data["digest"]:
             raise InputError(
-                f"cannot resume {self.path}: the images, captions or class images in {config.data} have changed since; "
-                "use the old data, or another run folder."
+                f"cannot resume {self.path}: the base model, or the images, captions or class images in {config.data}, "
+                "have changed since; use the old ones, or another run folder."
             )
         facts = {
             "config": config.to_dict(),

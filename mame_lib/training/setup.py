@@ -17,7 +17,7 @@ from PIL import Image
 from mame_lib.data import manifest
 from mame_lib.data.case import Case
 from mame_lib.errors import InputError
-from mame_lib.models.cache import cache_folder, cached, digest_of, encode, key_of
+from mame_lib.models.cache import FORMAT, cache_folder, cached, digest_of, encode, key_of
 from mame_lib.models.components import Components
 from mame_lib.models.inpainting import GRAY, blank, box_mask, latent_mask, snap, widen
 from mame_lib.models.text import tokenize
@@ -51,11 +51,19 @@ class Picture:
 
 
 def load_base(config: TrainConfig) -> Components:
-    """The base model on the CPU, made ready for the task: nine input channels, another prediction type."""
+    """The base model on the CPU, made ready for the task: nine input channels, another prediction type.
+
+    Raises `InputError` when the base does not fit the task or the method.
+    """
     components = Components.load(config.base_model)
     if config.inpainting:
+        if config.method == "lora" and not components.inpainting:
+            raise InputError(
+                f"method lora can't teach {config.base_model} to see a mask, for it leaves the new input weights at "
+                "zero; use method unet or full, or a base that inpaints already."
+            )
         widen(components.unet)
-    elif components.unet.config.in_channels != 4:
+    elif components.inpainting:
         raise InputError(f"{config.base_model} is an inpainting model; choose a preset that ends in -inpaint.")
     changes: dict[str, Any] = {}
     if config.prediction_type is not None:
@@ -79,6 +87,8 @@ def prepare(config: TrainConfig, device: str | None = None, world: World = ALONE
         lack = "no lesion box in" if config.inpainting and data.split("train") else "no case in"
         raise InputError(f"{config.data} has {lack} its training split; prepare a data set with more images.")
     components = load_base(config)
+    # Full training has every weight in its checkpoints; otherwise some stay those of the base, which must not change.
+    base = [] if config.trains_text else [digest_of(components.unet, components.text_encoder)]
     place, cache = torch.device(device or world.device()), cache_folder(config.data, config.out)
     with placed(components.vae, place):
         if not world.main:
@@ -100,7 +110,7 @@ def prepare(config: TrainConfig, device: str | None = None, world: World = ALONE
         "held_out": len(splits["validation"]),
         "captions": dict(counts),
         "source": data.info.get("source"),
-        "digest": key_of(one.key for one in (training_set, prior) if one is not None),
+        "digest": key_of([*(one.key for one in (training_set, prior) if one is not None), *base]),
         "epoch_steps": len(training_set) / config.rows,
     }
     return components, Prepared(training_set, held_out, prior, prompts, facts)
@@ -141,7 +151,7 @@ def _encode(
         return np.stack([_square(picture.path, size) for picture in pictures[first:last]])  # [B, n, n]
 
     content = [hashlib.blake2b(picture.path.read_bytes()).digest() for picture in pictures]
-    key = key_of([digest_of(vae), str(size), *content])
+    key = key_of([FORMAT, digest_of(vae), str(size), *content])
     plain = (len(pictures), 2, channels, side, side)
     captions = sorted({picture.caption for picture in pictures})
     ids = dict(zip(captions, tokenize(components.tokenizer, captions), strict=True))

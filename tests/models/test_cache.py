@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,17 @@ def test_junk_in_the_data_folder_does_no_harm(data) -> None:
     second, _ = ready(data)
     assert second.ids == first.ids and np.array_equal(first.moments, second.moments)
     assert manifest.load(data).cases
+
+
+def test_what_a_killed_run_left_is_swept_away_after_a_day(data) -> None:
+    """Not before: it may be another run's, at work this moment."""
+    folder = data / ".cache"
+    folder.mkdir(exist_ok=True)
+    for name, age in (("moments-old.npy.1.partial", 90_000), ("moments-new.npy.2.partial", 60)):
+        (folder / name).write_bytes(b"half")
+        os.utime(folder / name, (time.time() - age,) * 2)
+    ready(data)
+    assert [p.name for p in folder.glob("*.partial")] == ["moments-new.npy.2.partial"]
 
 
 def test_gray_values_between_two_grays_are_encoded_as_they_are(tiny) -> None:

@@ -13,7 +13,7 @@ from mame_lib.data import manifest
 from mame_lib.errors import InputError
 from mame_lib.models.components import Components
 from mame_lib.models.inpainting import blank, box_mask, latent_mask, snap
-from mame_lib.models.latents import encode_moments
+from mame_lib.models.latents import decode, encode_moments
 from mame_lib.models.sampling import sample_states
 from mame_lib.models.text import encode_prompts
 from mame_lib.training.data import batch_of_step
@@ -25,12 +25,13 @@ GRAY_LEVEL = 1  # the most that two programs may differ in a pixel
 
 
 def furthest(ours: Components, latents: torch.Tensor, theirs: np.ndarray) -> float:
-    """The largest difference in gray levels between our latents, decoded, and the library's RGB picture."""
+    """The largest difference in gray levels between our latents, decoded, and the library's picture, color and gray."""
     with torch.no_grad():
         rgb = ours.vae.decode(latents / ours.vae.config.scaling_factor).sample  # [B, 3, n, n]
     mine = ((rgb + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).numpy()  # [B, n, n, 3]
     assert mine.std() > 0.05, "not a flat picture"
-    return float(np.abs(np.round(mine * 255) - np.round(theirs * 255)).max())
+    gray = np.abs(decode(ours.vae, latents).astype(float) - np.round(theirs * 255).mean(-1)).max()
+    return float(max(gray, np.abs(np.round(mine * 255) - np.round(theirs * 255)).max()))
 
 
 def test_a_widened_model_begins_where_the_base_ends() -> None:

@@ -224,6 +224,20 @@ def test_a_resume_on_other_data_is_refused(phantoms, tmp_path, what) -> None:
         next(fit(config.with_changes(data=tmp_path / "moved", resume=True)))
 
 
+@pytest.mark.parametrize("method", ["lora", "unet"])
+def test_a_resume_on_another_base_is_refused_where_some_of_it_stays(phantoms, tmp_path, method) -> None:
+    """What is frozen is not in the checkpoint, so it must be what it was."""
+    parts = Components.load("tiny")
+    parts.save(tmp_path / "base")
+    config = config_of(tmp_path, data=phantoms, base=str(tmp_path / "base"), method=method, lora_rank=2, batch_size=2)
+    run_to(config, last=1)
+    with torch.no_grad():
+        parts.text_encoder.final_layer_norm.bias += 1
+    parts.save(tmp_path / "base")
+    with pytest.raises(InputError, match="the base model, or the images"):
+        next(fit(config.with_changes(resume=True)))
+
+
 def test_a_folder_that_is_no_run_is_refused(settings, tmp_path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
