@@ -1,12 +1,14 @@
-"""Diffusion in five short modules: the only part of the library that needs nothing but PyTorch.
+"""Diffusion in seven short modules: the only part of the library that needs nothing but PyTorch.
 
 Read them in this order:
 
 1. `schedule`: how much noise at each timestep (betas, their running products, the signal-to-noise ratio);
 2. `process`: the forward process and the quantities a network may be trained to predict;
-3. `start`: the noise a sampler starts from, one reproducible stream per image;
-4. `samplers`: DDPM, DDIM and DPM-Solver++ as generators that yield every state;
-5. `guidance`: how a prompt steers the network at sampling time.
+3. `start`: what a sampler starts from: noise, one reproducible stream per image, and the signal leak;
+4. `path`: at which noise levels the network is called;
+5. `samplers`: DDPM, DDIM, Euler and Heun as generators that yield every state;
+6. `solvers`: DPM-Solver++, the paper's choice;
+7. `guidance`: how a prompt steers the network at sampling time.
 
 Conventions, kept everywhere:
 
@@ -18,6 +20,6 @@ Conventions, kept everywhere:
 - Wrong arguments raise `ValueError` with one sentence.
 """
 
-from mame_lib.diffusion import guidance, process, samplers, schedule, start
+from mame_lib.diffusion import guidance, path, process, samplers, schedule, solvers, start
 
-__all__ = ["guidance", "process", "samplers", "schedule", "start"]
+__all__ = ["guidance", "path", "process", "samplers", "schedule", "solvers", "start"]

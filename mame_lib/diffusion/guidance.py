@@ -74,6 +74,21 @@ def guided(
     return model
 
 
+def switch(low: int, high: int, inside: Model, outside: Model) -> Model:
+    """One model for the timesteps low..high, both included, and another for the rest.
+
+    Guidance only in an interval (Kynkaanniemi et al. 2024): `switch(200, 800, guided(...), guided(..., 1.0))` follows
+    the prompt with guidance in the middle of the path and saves half of the network at its ends. With another prompt
+    for each half it changes the subject midway. All images of a batch must be at one timestep, as they are while
+    sampling.
+
+    Raises ValueError when low exceeds high.
+    """
+    if low > high:
+        raise ValueError(f"the interval must begin at its lower timestep, got {low}..{high}.")
+    return lambda x, t: (inside if low <= int(t[0]) <= high else outside)(x, t)
+
+
 def _rows(context: Tensor, count: int) -> Tensor:
     """One context row per image: [1, L, D] is repeated without copying, [count, L, D] is passed through."""
     if len(context) not in (1, count):

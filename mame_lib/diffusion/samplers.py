@@ -1,118 +1,44 @@
-"""Three samplers, one signature: DDPM (the paper's algorithm), DDIM and DPM-Solver++ (the paper's choice).
+"""Samplers with one signature: DDPM (the paper's algorithm), DDIM, Euler, Heun, and DPM-Solver++ (the paper's choice).
 
-Each sampler is a generator. It yields one `SamplerState` per call of the network, so N steps give N states,
-and the last state's `sample` is the finished image. Plotting a trajectory, showing progress or stopping early
-needs no callback: write a for loop.
+Each sampler is a generator. It yields one `SamplerState` per call of the network, and the last state's `sample` is
+the finished image. Plotting a trajectory, showing progress or stopping early needs no callback: write a for loop.
 
     grid = timesteps(schedule, steps=24)
     for state in dpm_solver_pp(model, x_T, schedule, grid):
         ...                       # state.sample, state.predicted_x0
     image = state.sample
 
-`model(x, t)` takes images [B, ...] and timesteps [B] and returns what `prediction_type` says.
+`model(x, t)` takes images [B, ...] and timesteps [B] and returns what `prediction_type` says. N timesteps cost N calls,
+only Heun calls 2N - 1 times.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from mame_lib.diffusion.process import predict_epsilon, predict_x0
+from mame_lib.diffusion.path import (
+    CLEAN,
+    Generators,
+    Level,
+    Model,
+    SamplerState,
+    Timesteps,
+    ask,
+    levels,
+    timesteps,
+)
 from mame_lib.diffusion.schedule import Schedule
+from mame_lib.diffusion.solvers import dpm_solver_pp, dpm_solver_pp_1s, dpm_solver_pp_2s
 from mame_lib.diffusion.start import noise_like_each
 
-Model = Callable[[Tensor, Tensor], Tensor]
-Timesteps = Sequence[int] | Tensor
-Generators = Sequence[torch.Generator] | None
-
-
-@dataclass(frozen=True, eq=False)
-class SamplerState:
-    """What a sampler knows after one call of the network.
-
-    Attributes:
-        step: 0 .. N-1.
-        timestep: where the network was called.
-        sample: [B, ...] float32, the image *after* the step, at the noise level of `next_timestep`.
-        predicted_x0: [B, ...] float32, the clean image the network guessed from where it was called.
-        next_timestep: the noise level of `sample`; -1 means clean, and is reached by the last state.
-    """
-
-    step: int
-    timestep: int
-    sample: Tensor
-    predicted_x0: Tensor
-    next_timestep: int
-
-
-def timesteps(schedule: Schedule, steps: int, spacing: str = "trailing", steps_offset: int = 1) -> list[int]:
-    """The N of T timesteps at which the network is called, from noisy to clean.
-
-    Args:
-        spacing: "trailing" counts back from T-1 and is our rule, for it starts where training ended;
-            "leading" counts up from 0, so sampling starts early, at 961 for 24 steps; "linspace" spreads the
-            steps over 0..T-1 and leaves out 0. The words are those of Lin et al. 2024, Table 2.
-        steps_offset: added to the "leading" grid; 1 for Stable Diffusion.
-
-    The grids are those of diffusers' `DPMSolverMultistepScheduler`, integer for integer. (Its DDPM and DDIM
-    divide by N instead of N+1 in "leading" and by N-1 instead of N in "linspace"; "trailing" is the same in
-    all three. For a few N, such as 61, rounding gives its "trailing" a surplus timestep -1; ours has none.)
-    """
-    last = len(schedule) - 1
-    if steps != int(steps) or not 1 <= steps <= last + 1:
-        raise ValueError(f"the number of steps must be a whole number from 1 to {last + 1}, got {steps}.")
-    if spacing == "trailing":
-        total = float(last + 1)
-        stride = total - (total - total / steps)  # rounded as numpy.arange does, so that ties fall alike
-        grid = [round(total - i * stride) - 1 for i in range(steps)]
-    elif spacing == "leading":
-        grid = [i * ((last + 1) // (steps + 1)) + steps_offset for i in range(steps, 0, -1)]
-    elif spacing == "linspace":
-        grid = [round(i * (last / steps)) for i in range(steps, 0, -1)]
-    else:
-        raise ValueError(f"unknown timestep spacing {spacing!r}: choose trailing, leading or linspace.")
-    if len(set(grid)) < steps or grid[0] > last:
-        raise ValueError(f"{steps} steps do not fit into {last + 1} timesteps with {spacing} spacing.")
-    return grid
-
-
-class Level(NamedTuple):
-    """A point of the sampler's path: x = signal * x_0 + sigma * noise."""
-
-    t: int
-    signal: float
-    sigma: float
-
-    @property
-    def half_log_snr(self) -> float:
-        """lambda = log(signal / sigma), the time in which DPM-Solver counts; +inf at the clean end."""
-        if self.sigma == 0.0 or self.signal == 0.0:
-            return math.inf if self.sigma == 0.0 else -math.inf
-        return math.log(self.signal / self.sigma)
-
-
-CLEAN = Level(t=-1, signal=1.0, sigma=0.0)
-
-
-def levels(schedule: Schedule, timesteps: Timesteps) -> list[Level]:
-    """The N noise levels of a grid and, after them, the clean end: N steps lead through N+1 points.
-
-    Ending at sigma = 0 exactly matters: a path that stops at a small sigma leaves that much noise in the
-    finished image.
-    """
-    grid = [int(t) for t in timesteps]
-    if not grid or not 0 <= grid[-1] <= grid[0] < len(schedule):
-        raise ValueError(f"the timesteps must be a non-empty list within 0..{len(schedule) - 1}.")
-    if any(here <= there for here, there in pairwise(grid)):
-        raise ValueError("the timesteps must decrease: sampling walks from noise to image.")
-    signal, sigma = schedule.signal.tolist(), schedule.sigma.tolist()
-    return [Level(t, signal[t], sigma[t]) for t in grid] + [CLEAN]
+__all__ = [
+    "CLEAN", "SAMPLERS", "Level", "SamplerState", "ddim", "ddpm", "dpm_solver_pp", "dpm_solver_pp_1s",
+    "dpm_solver_pp_2s", "euler", "heun", "levels", "timesteps",
+]  # fmt: skip
 
 
 def ddpm(
@@ -140,7 +66,7 @@ def ddpm(
         raise ValueError(f"unknown variance {variance!r}: use small (posterior) or large (beta).")
     x = x_T.float()  # [B, ...]
     for step, (here, there) in enumerate(pairwise(levels(schedule, timesteps))):
-        x0, _ = _call(model, x, schedule, here.t, prediction_type)  # [B, ...]
+        x0, _ = ask(model, x, schedule, here.t, prediction_type)  # [B, ...]
         alpha, beta = _one_step(here, there)
         x = (there.signal * beta * x0 + math.sqrt(alpha) * there.sigma**2 * x) / here.sigma**2
         if there.sigma > 0:  # "z = 0 if t = 1": the last step adds no noise
@@ -173,7 +99,7 @@ def ddim(
         _check_generators(generators, x_T)
     x = x_T.float()  # [B, ...]
     for step, (here, there) in enumerate(pairwise(levels(schedule, timesteps))):
-        x0, epsilon = _call(model, x, schedule, here.t, prediction_type)  # 2 x [B, ...]
+        x0, epsilon = ask(model, x, schedule, here.t, prediction_type)  # 2 x [B, ...]
         _, beta = _one_step(here, there)
         fresh = eta * math.sqrt(beta) * there.sigma / here.sigma  # standard deviation, Eq. 16
         x = there.signal * x0 + math.sqrt(there.sigma**2 - fresh**2) * epsilon
@@ -182,7 +108,7 @@ def ddim(
         yield SamplerState(step, here.t, x, x0, there.t)
 
 
-def dpm_solver_pp(
+def euler(
     model: Model,
     x_T: Tensor,
     schedule: Schedule,
@@ -191,43 +117,56 @@ def dpm_solver_pp(
     prediction_type: str = "epsilon",
     generators: Generators = None,
 ) -> Iterator[SamplerState]:
-    """DPM-Solver++ 2M, the paper's sampler (Lu et al. 2022b, Alg. 2; MAM-E section 2.3.5).
+    """Euler's method (Karras et al. 2022, Alg. 1 without its correction).
 
-    In the time lambda = log(signal / sigma) the deterministic path solves a linear equation driven by the
-    predicted clean image. Its linear part is integrated exactly; the prediction is drawn as a straight line
-    through its last two values. The first step has no history and the last one, to lambda = infinity, cannot
-    use a slope, so both take the prediction as constant, which is a DDIM step.
+    Written in y = x / signal and the time s = sigma / signal, the deterministic path has the slope dy/ds = noise
+    (their Eq. 1). A straight step along it is DDIM with eta = 0 once more.
 
-    Deterministic: `generators` is accepted so that all samplers can be called alike, and ignored.
+    `generators` is accepted and ignored. Raises ValueError for a path from zero signal, where s is infinite.
     """
+    path = _with_signal(levels(schedule, timesteps))
     x = x_T.float()  # [B, ...]
-    before: tuple[Tensor, float] | None = None  # the previous prediction and its lambda
-    for step, (here, there) in enumerate(pairwise(levels(schedule, timesteps))):
-        x0, _ = _call(model, x, schedule, here.t, prediction_type)  # [B, ...]
-        h = there.half_log_snr - here.half_log_snr
-        midway = x0
-        if before is not None and math.isfinite(h):
-            x0_before, lambda_before = before
-            r = (here.half_log_snr - lambda_before) / h
-            midway = x0 + (x0 - x0_before) / (2.0 * r)  # the line through both, read half a step ahead
-        x = (there.sigma / here.sigma) * x - there.signal * math.expm1(-h) * midway
-        before = (x0, here.half_log_snr)
+    for step, (here, there) in enumerate(pairwise(path)):
+        x0, slope = ask(model, x, schedule, here.t, prediction_type)  # 2 x [B, ...]
+        x = _along(x, slope, here, there)
         yield SamplerState(step, here.t, x, x0, there.t)
 
 
-SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "dpm_solver_pp": dpm_solver_pp}
+def heun(
+    model: Model,
+    x_T: Tensor,
+    schedule: Schedule,
+    timesteps: Timesteps,
+    *,
+    prediction_type: str = "epsilon",
+    generators: Generators = None,
+) -> Iterator[SamplerState]:
+    """Heun's method, second order (Karras et al. 2022, Alg. 1).
+
+    An Euler step to the next level, a second call of the network there, and the step again with the mean of both
+    slopes; the last step, to the clean end, is Euler's. N timesteps cost 2N - 1 calls. A trial step and the corrected
+    one are two states with the same `next_timestep`.
+
+    `generators` is accepted and ignored. Raises ValueError for a path from zero signal.
+    """
+    path = _with_signal(levels(schedule, timesteps))
+    x, calls = x_T.float(), 0  # [B, ...]
+    for here, there in pairwise(path):
+        x0, slope = ask(model, x, schedule, here.t, prediction_type)  # 2 x [B, ...]
+        trial = _along(x, slope, here, there)
+        yield SamplerState(calls, here.t, trial, x0, there.t)
+        calls += 1
+        if there.sigma > 0:
+            x0, slope_there = ask(model, trial, schedule, there.t, prediction_type)
+            x = _along(x, (slope + slope_there) / 2, here, there)
+            yield SamplerState(calls, there.t, x, x0, there.t)
+            calls += 1
 
 
-@torch.no_grad()
-def _call(model: Model, x: Tensor, schedule: Schedule, t: int, prediction_type: str) -> tuple[Tensor, Tensor]:
-    """Call the network once, at timestep t; return what it says about x_0 and about the noise, [B, ...]."""
-    output = model(x, torch.full((len(x),), t, dtype=torch.long, device=x.device))  # [B, ...]
-    if output.shape != x.shape:
-        raise ValueError(f"the model turned images {tuple(x.shape)} into {tuple(output.shape)}.")
-    return (
-        predict_x0(schedule, x, output, t, prediction_type),
-        predict_epsilon(schedule, x, output, t, prediction_type),
-    )
+SAMPLERS = {
+    "ddpm": ddpm, "ddim": ddim, "euler": euler, "heun": heun,
+    "dpm_solver_pp": dpm_solver_pp, "dpm_solver_pp_1s": dpm_solver_pp_1s, "dpm_solver_pp_2s": dpm_solver_pp_2s,
+}  # fmt: skip
 
 
 def _one_step(here: Level, there: Level) -> tuple[float, float]:
@@ -237,6 +176,17 @@ def _one_step(here: Level, there: Level) -> tuple[float, float]:
     """
     alpha = (here.signal / there.signal) ** 2
     return alpha, here.sigma**2 - alpha * there.sigma**2
+
+
+def _along(x: Tensor, slope: Tensor, here: Level, there: Level) -> Tensor:
+    """A straight step with slope dy/ds in y = x / signal, s = sigma / signal, back in x: [B, ...]."""
+    return there.signal * (x / here.signal + (there.ratio - here.ratio) * slope)
+
+
+def _with_signal(path: list[Level]) -> list[Level]:
+    if path[0].signal == 0.0:
+        raise ValueError("at zero terminal SNR sigma / signal is infinite: sample with ddim, ddpm or dpm_solver_pp.")
+    return path
 
 
 def _fresh_noise(generators: Generators, x: Tensor) -> Tensor:

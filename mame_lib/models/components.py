@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from mame_lib.diffusion.process import add_noise
 from mame_lib.diffusion.schedule import Schedule, from_config
 from mame_lib.errors import InputError
 from mame_lib.models.hub import OURS, fetch, listing, pickles_only, places, read_json, weight_files
@@ -76,8 +77,8 @@ class Components:
         """
         if self.start_mean is None:
             return noise
-        schedule = self.schedule
-        return schedule.signal[timestep] * self.start_mean.to(noise.device) + schedule.sigma[timestep] * noise
+        mean = self.start_mean.to(noise.device).expand_as(noise)  # [B, 4, h, w]
+        return add_noise(self.schedule, mean, noise, timestep)
 
     def to(self, device: str | torch.device) -> Components:
         """Move the three networks to `device`, in place."""

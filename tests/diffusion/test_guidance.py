@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mame_lib.diffusion.guidance import combine, guided
+from mame_lib.diffusion.guidance import combine, guided, switch
 
 TEXT, FREE = torch.full((1, 5, 3), 2.0), torch.full((1, 5, 3), -1.0)
 X, T = torch.randn(4, 2, 6, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 3, 3, 3])
@@ -88,3 +88,19 @@ def test_the_guided_model_rescales_too():
     text, free = denoiser(X, T, TEXT.expand(4, -1, -1)), denoiser(X, T, FREE.expand(4, -1, -1))
     torch.testing.assert_close(guided(denoiser, TEXT, FREE, 4.0, 0.7)(X, T), combine(free, text, 4.0, 0.7))
     assert not torch.allclose(combine(free, text, 4.0, 0.7), combine(free, text, 4.0))
+
+
+def test_guidance_in_an_interval_saves_half_of_the_network_outside():
+    denoiser = Counting()
+    full, plain = guided(denoiser, TEXT, FREE, 4.0), guided(denoiser, TEXT, None, 1.0)
+    model = switch(200, 800, full, plain)
+    for t, expected, width in ((199, plain, 4), (200, full, 8), (500, full, 8), (800, full, 8), (801, plain, 4)):
+        at = torch.full((4,), t)
+        wanted = expected(X, at)
+        denoiser.batches.clear()
+        assert torch.equal(model(X, at), wanted) and denoiser.batches == [width]
+
+
+def test_an_interval_that_ends_before_it_begins_is_refused():
+    with pytest.raises(ValueError, match=r"lower timestep, got 800\.\.200"):
+        switch(800, 200, lambda x, t: x, lambda x, t: x)

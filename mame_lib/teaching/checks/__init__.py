@@ -16,7 +16,10 @@ __all__ = ["Hint", "MODULES", "check", "exercise", "registry"]  # noqa: RUF022
 Verify = Callable[[Any], None]
 
 # Chapter number -> module of this package that holds its checks.
-MODULES = {"01": "mammograms", "02": "forward", "04": "samplers", "07": "dreambooth", "08": "resources"}
+MODULES = {
+    "01": "mammograms", "02": "forward", "03": "reverse", "04": "samplers", "05": "latents", "06": "conditioning",
+    "07": "dreambooth", "08": "resources",
+}  # fmt: skip
 
 _REGISTRY: dict[str, Verify] = {}
 

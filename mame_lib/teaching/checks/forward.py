@@ -140,3 +140,34 @@ def leak(answer: Any) -> None:
                 "divide the mean of the noisy image, sqrt(abar) times the brightness, by the standard "
                 "deviation of the mean of its noise."
             )
+
+
+@exercise("02-detect")
+def right_choices(answer: Any) -> None:
+    def value(ill: Tensor, healthy: Tensor, abar: float) -> float:
+        return float(answer(ill, healthy, abar))
+
+    def phi(z: float) -> float:
+        return 0.5 * (1 + math.erf(z / math.sqrt(2)))
+
+    healthy, abar = _normal(8, 8) / 4, 0.2
+    lesion = torch.zeros(8, 8, dtype=torch.float64)
+    lesion[2:5, 3:7] = 0.4  # 12 pixels
+    z = math.sqrt(abar / (1 - abar) / 2) * float(lesion.norm())
+    got = value(healthy + lesion, healthy, abar)
+    if math.isclose(value(healthy, healthy, abar), 0.0, abs_tol=1e-6):
+        raise Hint("two equal images: the observer guesses and is right half the time; you return d', not a share.")
+    if math.isclose(got, phi(z * math.sqrt(2)), rel_tol=1e-5):
+        raise Hint("two images are compared, each with noise of its own: how much does the difference of scores vary?")
+    if math.isclose(got, phi(z * math.sqrt(abar / (1 - abar))), rel_tol=1e-5):
+        raise Hint("detectability counts amplitudes, and abar / (1 - abar) is a ratio of powers: something is missing.")
+    if not math.isclose(value(healthy - lesion, healthy, abar), got, rel_tol=1e-5):
+        raise Hint("a dark lesion is found as easily as a bright one, but yours depends on the sign of the lesion.")
+    if math.isclose(got, phi(z / math.sqrt(12)), rel_tol=1e-4) or math.isclose(got, phi(z / 8), rel_tol=1e-4):
+        raise Hint("a wider lesion of the same contrast is easier to find, not yours: add squares up, do not average.")
+    if math.isclose(got, phi(z * math.sqrt(12)), rel_tol=1e-4):
+        raise Hint("twelve pixels of a lesion help as the root of twelve, since their noise adds up too: use a length.")
+    for factor, a in ((1.0, 0.2), (0.3, 0.9), (2.0, 0.005)):
+        wanted = phi(math.sqrt(a / (1 - a) / 2) * float(lesion.norm()) * factor)
+        if not math.isclose(value(healthy + factor * lesion, healthy, a), wanted, rel_tol=1e-4):
+            raise Hint("compute d', the root of the SNR times the length of the difference, then Phi of d' / sqrt(2).")
