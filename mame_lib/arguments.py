@@ -12,12 +12,14 @@ from mame_lib import __version__
 from mame_lib.errors import InputError
 
 SEED_LIMIT = 2**63  # torch takes seeds of 64 bits, signed
+MOST_SEEDS = 1_000_000
 # The same names as in the library, which is not imported before the arguments are known to be good.
 FITS = ("crop", "pad")
 PRIORS = ("uniform", "paper")
 LESION_KINDS = ("mass", "calcifications")
 METHODS = ("full", "unet", "lora")
 DTYPES = ("float16", "float32")
+SAMPLERS = ("ddpm", "ddim", "euler", "heun", "dpm_solver_pp_1s", "dpm_solver_pp", "dpm_solver_pp_2s")
 INTENSITIES = ("vendor", "range", "4095", "3500")
 SOURCE_HELP = {
     "folder": "every DICOM, PNG, JPEG and TIFF below a folder, with a table if you have one",
@@ -41,7 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mame {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for add in (_add_phantom, _add_prepare, _add_inspect, _add_train, _add_runs, _add_generate, _add_convert):
+    for add in (
+        _add_phantom, _add_prepare, _add_inspect, _add_train, _add_runs, _add_generate, _add_sweep, _add_convert,
+    ):  # fmt: skip
         add(commands)
     models = commands.add_parser("models", help="list the models that ship, and others that can be loaded")
     models.set_defaults(command="models")
@@ -99,6 +103,28 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 _seed = _whole(0, SEED_LIMIT - 1)
+
+
+def _list(convert: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    """A converter for values with commas between them."""
+    return lambda text: tuple(convert(word) for word in _words(text))
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    """ "0:3" -> 0, 1, 2, without the last as in Python; or "0,5,9"."""
+    if ":" not in text:
+        return tuple(_seed(word) for word in _words(text))
+    first, _, beyond = text.partition(":")
+    low, high = _seed(first), _seed(beyond)
+    if not low < high <= low + MOST_SEEDS:
+        raise argparse.ArgumentTypeError(f"{text} is not a range of 1 to {MOST_SEEDS:,} seeds; 0:40 is one of 40")
+    return tuple(range(low, high))
+
+
+def _sampler(text: str) -> str:
+    if text not in SAMPLERS:
+        raise argparse.ArgumentTypeError(f"{text!r} is unknown; choose {', '.join(SAMPLERS)}")
+    return text
 
 
 def _add_phantom(commands: Any) -> None:
@@ -214,9 +240,37 @@ def _add_generate(commands: Any) -> None:
     add("--count", type=_whole(1), default=1, help="number of images (default: 1)")
     add("--steps", type=_whole(1, 1000), default=24, help="sampler steps (default: 24)")
     add("--guidance-scale", type=_real, default=4.0, help="1: no guidance (default: 4)")
+    interval_help = "guidance at these timesteps only, 0 to 999; others take half the time (default: at all)"
+    add("--guidance-interval", type=_whole(0), nargs=2, metavar=("LOW", "HIGH"), help=interval_help)
     add("--negative-prompt", default="", help="what to steer away from")
     add("--batch-size", type=_whole(1), help="images made at once; does not change them")
     command.set_defaults(command="generate")
+
+
+def _add_sweep(commands: Any) -> None:
+    about = "generate and measure every combination of models, sentences and settings"
+    command = commands.add_parser("sweep", help=about, allow_abbrev=False)
+    add = command.add_argument
+    add("folder", type=Path, nargs="?", metavar="DIR", help="a finished sweep, for --verify")
+    add("--model", action="append", metavar="MODEL", help="as for generate; may be repeated (default: fused)")
+    add("--prompt", action="append", default=[], metavar="SENTENCE", help="may be repeated")
+    prompts_help = 'file with a sentence a line, or "grammar" for all that the grammar has'
+    add("--prompts", metavar="FILE", help=prompts_help)
+    add("--negative-prompt", action="append", metavar="SENTENCE", help="may be repeated (default: none)")
+    guidance_help = "guidance scales, such as 1,2,4 (default: 4)"
+    add("--guidance", type=_list(_real), default=(4.0,), metavar="G,…", help=guidance_help)
+    add("--steps", type=_list(_whole(1, 1000)), default=(24,), metavar="N,…", help="such as 10,24 (default: 24)")
+    sampler_help = "samplers (default: dpm_solver_pp)"
+    add("--sampler", type=_list(_sampler), default=("dpm_solver_pp",), metavar="NAME,…", help=sampler_help)
+    seeds_help = "0:40 for 40 of them, or 0,5,9 (default: 0)"
+    add("--seeds", type=_seeds, default=(0,), metavar="A:B", help=seeds_help)
+    add("--count", type=_whole(1), default=1, help="images of each seed; quicker than many seeds (default: 1)")
+    add("--batch-size", type=_whole(1), default=8, help="images of a seed made at once (default: 8)")
+    add("--no-images", action="store_true", help="keep the table alone, for large grids")
+    add("--out", type=Path, metavar="DIR", help="folder to write, or to go on with")
+    add("--verify", type=_whole(1), metavar="N", help="make N images of the sweep DIR again and compare them")
+    add("--seed", type=_seed, default=0, help="which N are drawn (default: 0)")
+    command.set_defaults(command="sweep")
 
 
 def _add_convert(commands: Any) -> None:

@@ -22,7 +22,7 @@ from mame_lib.terminal import check_out, image_names, note_grammar, quiet_librar
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Exit status: 0 good, 1 doctor found a fault, 2 a mistake, 130 interrupted."""
+    """Run one command. Exit status: 0 good, 1 doctor or a check found a fault, 2 a mistake, 130 interrupted."""
     try:
         with _stop_cleanly():
             arguments = build_parser().parse_args(argv)
@@ -227,12 +227,14 @@ def _generate(arguments: argparse.Namespace) -> int:
     from mame_lib.generation import Mame
 
     options = {} if arguments.batch_size is None else {"batch_size": arguments.batch_size}
+    interval = arguments.guidance_interval
     model = Mame.load(arguments.model)
     note_grammar(arguments.prompt)
     images = model.stream(
         arguments.prompt,
         negative_prompt=arguments.negative_prompt,
         guidance_scale=arguments.guidance_scale,
+        guidance_interval=None if interval is None else tuple(interval),
         steps=arguments.steps,
         seed=arguments.seed,
         count=arguments.count,
@@ -241,6 +243,12 @@ def _generate(arguments: argparse.Namespace) -> int:
     for image, name in zip(with_bar(images, arguments.count, "image"), names, strict=True):
         print(image.save(name))
     return 0
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    from mame_lib.sweep_command import run
+
+    return run(arguments)
 
 
 def _models(arguments: argparse.Namespace) -> int:
@@ -272,6 +280,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "train": _train,
     "runs": _runs,
     "generate": _generate,
+    "sweep": _sweep,
     "models": _models,
     "convert": _convert,
     "doctor": _doctor,

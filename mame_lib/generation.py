@@ -24,7 +24,7 @@ from mame_lib.errors import InputError
 from mame_lib.models.components import NOTICE, Components
 from mame_lib.models.latents import decode
 from mame_lib.models.sampling import sample_states
-from mame_lib.models.text import encode_prompts
+from mame_lib.models.text import PromptStates
 
 Prompt = str | Attributes
 
@@ -40,6 +40,7 @@ class Generated:
     prompt: str
     negative_prompt: str
     guidance_scale: float
+    guidance_interval: tuple[int, int] | None
     steps: int
     sampler: str
     seed: int
@@ -107,19 +108,36 @@ class Mame:
         seed: int = 0,
         negative_prompt: str = "",
         guidance_scale: float = 4.0,
+        guidance_interval: tuple[int, int] | None = None,
         steps: int = 24,
         sampler: str = "dpm_solver_pp",
         spacing: str = "trailing",
     ) -> Iterator[SamplerState]:
-        """Every state of the walk from noise to latents for one batch, image `indices[k]` following `prompts[k]`."""
-        parts = self.components
-        noise = initial_noise(seed, indices, parts.latent_shape)  # [B, 4, h, w]
-        states = encode_prompts(parts.tokenizer, parts.text_encoder, [*prompts, negative_prompt])  # [B + 1, L, D]
-        return sample_states(
-            parts, noise, states[:-1], states[-1:], guidance_scale=guidance_scale, steps=steps, sampler=sampler,
-            spacing=spacing, generators=generators_for(seed, "sampler", indices),
-            guidance_rescale=float(parts.info.get("sampler", {}).get("guidance_rescale", 0.0)),
+        """Every state of the walk from noise to latents for one batch, image `indices[k]` following `prompts[k]`.
+
+        The other arguments are those of `stream` and of `models.sampling.sample_states`.
+        """
+        states = self._text()([*prompts, negative_prompt])  # [B + 1, L, D]
+        return self._walk(
+            states, indices, seed, guidance_scale=guidance_scale, guidance_interval=guidance_interval, steps=steps,
+            sampler=sampler, spacing=spacing,
         )  # fmt: skip
+
+    def _text(self) -> PromptStates:
+        return PromptStates(self.components.tokenizer, self.components.text_encoder)
+
+    def _walk(self, states: torch.Tensor, indices: Sequence[int], seed: int, **options: Any) -> Iterator[SamplerState]:
+        """The walk for text states `[B + 1, L, D]`, the last row being the negative prompt's."""
+        parts = self.components
+        return sample_states(
+            parts,
+            initial_noise(seed, indices, parts.latent_shape),  # [B, 4, h, w]
+            states[:-1],
+            states[-1:],
+            generators=generators_for(seed, "sampler", indices),
+            guidance_rescale=float(parts.info.get("sampler", {}).get("guidance_rescale", 0.0)),
+            **options,
+        )
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         """Latents `[B, 4, h, w]` of a state to gray uint8 images `[B, n, n]`."""
@@ -131,6 +149,7 @@ class Mame:
         *,
         negative_prompt: str = "",
         guidance_scale: float = 4.0,
+        guidance_interval: tuple[int, int] | None = None,
         steps: int = 24,
         seed: int = 0,
         count: int | None = None,
@@ -144,6 +163,7 @@ class Mame:
                 prompt,
                 negative_prompt=negative_prompt,
                 guidance_scale=guidance_scale,
+                guidance_interval=guidance_interval,
                 steps=steps,
                 seed=seed,
                 count=count,
@@ -159,6 +179,7 @@ class Mame:
         *,
         negative_prompt: str = "",
         guidance_scale: float = 4.0,
+        guidance_interval: tuple[int, int] | None = None,
         steps: int = 24,
         seed: int = 0,
         count: int | None = None,
@@ -172,6 +193,8 @@ class Mame:
         ----------
         prompt : a sentence, `Attributes`, or a sequence of them that is gone through again and again. Any sentence is
             accepted. With laterality R the image is mirrored, for the model has only seen breasts facing left.
+        guidance_interval : (low, high), the timesteps with guidance. At the others the UNet follows the prompt alone,
+            in half the time; the images differ a little. By default guidance acts at all.
         count : images in all; by default one a prompt.
         seed, start_index : image k depends on model, prompt, settings, seed and start_index + k alone,
             whatever the batch.
@@ -179,25 +202,23 @@ class Mame:
         Raises
         ------
         InputError
-            For steps below 1 or above the training timesteps, a guidance scale that is not finite, an empty list.
+            For steps below 1 or above the training timesteps, a guidance scale that is not finite, an interval that
+            does not lie within the timesteps, an empty list.
         """
         prompts = [prompt] if isinstance(prompt, str | Attributes) else list(prompt)
         number = len(prompts) if count is None else count
         _check(prompts, number, guidance_scale, steps, batch_size, len(self.components.schedule))
-        made: dict[str, Any] = dict(
-            negative_prompt=negative_prompt, guidance_scale=float(guidance_scale), steps=steps, sampler=sampler,
-            seed=seed,
-            model=self.name,
-        )  # fmt: skip
+        options: dict[str, Any] = dict(
+            guidance_scale=float(guidance_scale), guidance_interval=guidance_interval, steps=steps, sampler=sampler
+        )
+        made = dict(options, negative_prompt=negative_prompt, seed=seed, model=self.name)
+        text = self._text()
         for first in range(0, number, batch_size):
             numbers = range(first, min(first + batch_size, number))
             wanted = [prompts[k % len(prompts)] for k in numbers]
             sentences = [compose(one) if isinstance(one, Attributes) else one for one in wanted]
             indices = [start_index + k for k in numbers]
-            for state in self.trajectory(
-                sentences, indices=indices, seed=seed, negative_prompt=negative_prompt, guidance_scale=guidance_scale,
-                steps=steps, sampler=sampler,
-            ):  # fmt: skip
+            for state in self._walk(text([*sentences, negative_prompt]), indices, seed, **options):
                 latents = state.sample
             for one, sentence, index, pixels in zip(wanted, sentences, indices, self.decode(latents), strict=True):
                 mirrored = isinstance(one, Attributes) and one.laterality == "R"

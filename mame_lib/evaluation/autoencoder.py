@@ -20,7 +20,7 @@ from torch import Tensor
 from mame_lib.errors import InputError
 from mame_lib.evaluation.similarity import mean_within, psnr, ssim_map
 from mame_lib.evaluation.texture import radial_power
-from mame_lib.models.latents import Moments, encode_moments, images_at_once
+from mame_lib.models.latents import Moments, decode_color, encode_moments, images_at_once
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -75,8 +75,7 @@ def reconstruct(
     batch_size = batch_size or images_at_once(images.shape[1], most=8)
     moments = encode_moments(vae, images, batch_size)
     latents = moments.mean if noise is None else moments.mean + moments.std * noise  # [N, 4, h, w]
-    rows = [vae.decode(some.to(vae.device)).sample.float().cpu() for some in latents.split(batch_size)]
-    return Reconstruction(moments, (torch.cat(rows).clamp(-1, 1) + 1) * 127.5)
+    return Reconstruction(moments, (decode_color(vae, latents, batch_size) + 1) * 127.5)
 
 
 def power_kept(images: Gray, back: Gray, masks: Masks) -> tuple[F64, F64]:

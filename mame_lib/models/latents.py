@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from mame_lib.models.walk import decoder
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -50,16 +53,26 @@ def sample_latents(moments: Moments, noise: Tensor, scaling_factor: float) -> Te
     return (moments.mean + moments.std * noise) * scaling_factor
 
 
-@torch.no_grad()
+def decode_color(vae: AutoencoderKL, latents: Tensor, batch_size: int | None = None) -> Tensor:
+    """Unscaled latents `[N, 4, h, w]` to float32 `[N, 3, H, W]` on the CPU, cut to -1..1."""
+    return torch.cat([rows.cpu() for rows in _decoded(vae, latents, batch_size)])  # [N, 3, H, W]
+
+
 def decode(vae: AutoencoderKL, latents: Tensor, batch_size: int | None = None) -> np.ndarray:
     """Scaled latents `[N, 4, h, w]` to gray uint8 images `[N, H, W]`.
 
     The three channels are averaged: a mammogram has no color, and what color the VAE invents is error.
     """
-    images = []
-    size = latents.shape[-1] * 2 ** (len(vae.config.block_out_channels) - 1)
-    batch_size = batch_size or images_at_once(size, most=8)
-    for rows in (latents / vae.config.scaling_factor).split(batch_size):  # [B, 4, h, w]
-        gray = vae.decode(rows.to(vae.device)).sample.float().clamp(-1, 1).mean(1)  # [B, H, W]
-        images.append(((gray + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy())
-    return np.concatenate(images)
+    rows = _decoded(vae, latents / vae.config.scaling_factor, batch_size)
+    return np.concatenate([((one.mean(1) + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy() for one in rows])
+
+
+@torch.no_grad()
+def _decoded(vae: AutoencoderKL, latents: Tensor, batch_size: int | None) -> Iterator[Tensor]:
+    """Unscaled latents as float32 `[B, 3, H, W]` in -1..1, some at a time: on a CPU many at once are no faster."""
+    if batch_size is None:
+        size = latents.shape[-1] * 2 ** (len(vae.config.block_out_channels) - 1)
+        batch_size = images_at_once(size, most=8)
+    decoded = decoder(vae)
+    for rows in latents.split(batch_size):  # [B, 4, h, w]
+        yield decoded(rows.to(vae.device)).float().clamp(-1, 1)  # [B, 3, H, W]

@@ -24,7 +24,8 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
 
 def is_cut(tokenizer: CLIPTokenizer, prompt: str) -> bool:
     """True if the prompt is longer than the model reads, so that its end is ignored."""
-    return len(tokenizer(prompt).input_ids) > tokenizer.model_max_length
+    ids = tokenizer(prompt, verbose=False).input_ids  # otherwise a long prompt is also a warning on stderr
+    return len(ids) > tokenizer.model_max_length
 
 
 def encode_tokens(text_encoder: CLIPTextModel, input_ids: Tensor) -> Tensor:
@@ -38,3 +39,25 @@ def encode_tokens(text_encoder: CLIPTextModel, input_ids: Tensor) -> Tensor:
 def encode_prompts(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, prompts: Sequence[str]) -> Tensor:
     """Text states `[B, L, D]` of sentences, float32, on the text encoder's device, without gradients."""
     return encode_tokens(text_encoder, tokenize(tokenizer, prompts).to(text_encoder.device)).float()
+
+
+class PromptStates:
+    """Text states of sentences for one piece of work, each different sentence encoded once.
+
+    The latest `most` are kept (SD 1.5: 0.24 MB each). Keep no longer than the text encoder stays as it is: that its
+    weights have changed cannot be seen from outside.
+    """
+
+    def __init__(self, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, most: int = 256) -> None:
+        self.tokenizer, self.text_encoder, self.most = tokenizer, text_encoder, most
+        self._kept: dict[str, Tensor] = {}
+
+    def __call__(self, prompts: Sequence[str]) -> Tensor:
+        """States `[B, L, D]` of the sentences, as `encode_prompts`."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._kept]
+        if new:
+            self._kept.update(zip(new, encode_prompts(self.tokenizer, self.text_encoder, new), strict=True))
+        states = torch.stack([self._kept[prompt] for prompt in prompts])  # [B, L, D]
+        for oldest in list(self._kept)[: max(0, len(self._kept) - self.most)]:
+            del self._kept[oldest]
+        return states

@@ -27,7 +27,6 @@ PANELS = (
     ("log₁₀ of the signal-to-noise ratio", ("log_snr",)),
 )
 STYLE = """
-html[data-theme="dark"] .bd-content div.cell_output .output:has(.mame-beta) { background: transparent; padding: 0; }
 .mame-beta { --image: #0b62a4; --noise: #c2570c; border: 1px solid var(--pst-color-border, #888); border-radius: 4px;
   padding: .8rem 1rem; background: var(--pst-color-background, transparent);
   color: var(--pst-color-text-base, inherit); }

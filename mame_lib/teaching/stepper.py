@@ -22,7 +22,6 @@ from mame_lib.teaching.widgets import Html
 
 Picture = Any  # an array, a PIL image or a figure
 STYLE = """
-html[data-theme="dark"] .bd-content div.cell_output .output:has(.mame-steps) { background: transparent; padding: 0; }
 .mame-steps { border: 1px solid var(--pst-color-border, #888); border-radius: 4px; padding: .8rem 1rem;
   background: var(--pst-color-background, transparent); color: var(--pst-color-text-base, inherit); }
 .mame-steps img { display: block; margin: 0 auto .6rem; max-width: 100%; image-rendering: pixelated; }

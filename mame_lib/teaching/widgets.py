@@ -27,7 +27,6 @@ QUESTIONS: dict[str, tuple[str, dict[Any, str]]] = {
     "ema_decay": ("Average of the weights (EMA)", {0.0: "off", 0.99: "on"}),
 }
 STYLE = """
-html[data-theme="dark"] .bd-content div.cell_output .output:has(.mame-fit) { background: transparent; padding: 0; }
 .mame-fit { border: 1px solid var(--pst-color-border, #888); border-radius: 4px; padding: .8rem 1rem;
   background: var(--pst-color-background, transparent); }
 .mame-fit, .mame-fit legend, .mame-fit select { color: var(--pst-color-text-base, inherit); }

@@ -33,6 +33,8 @@ def test_each_slider_changes_the_picture_and_the_sentence(name: str, scheme: str
             after = (image.get_attribute("src"), said.inner_text(), slider.get_attribute("aria-valuetext"))
             assert all(a != b for a, b in zip(before, after, strict=True)), slider.get_attribute("aria-label")
             assert image.get_attribute("alt") == said.inner_text()
+        ground = box.evaluate("b => getComputedStyle(b.parentElement).backgroundColor")
+        assert scheme == "light" or ground == "rgba(0, 0, 0, 0)", "a light frame around a dark control"
         assert image.evaluate("i => i.complete && i.naturalWidth > 0")
         assert image.bounding_box()["width"] <= box.bounding_box()["width"]
     assert not seen.complaints and not seen.foreign

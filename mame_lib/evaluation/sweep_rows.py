@@ -1,0 +1,196 @@
+"""One row of a sweep: how an image was made, what its sentence asked, what its pixels say, whether it obeyed.
+
+Rows are tidy: one an image, one value a column, so that any program can group them.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mame_lib.data.case import AREAS, DENSITIES, Attributes
+from mame_lib.data.prompts import parse
+from mame_lib.errors import InputError
+from mame_lib.evaluation.attributes import Measured
+from mame_lib.generation import Generated
+
+ASKABLE = ("vendor", "view", "area", "density")  # what a sentence can ask and the pixels can answer
+YES, NO, UNKNOWN = "yes", "no", "unknown"
+SURE = 0.75  # a chance of this or more is a yes, of 1 - this or less a no
+SMALLEST_BREAST = 0.005  # of the image; below it `measure` reads nothing but the mask
+
+_DIGITS = 6  # after the point, of what was measured
+
+
+@dataclass(frozen=True)
+class Row:
+    """One synthetic image of a sweep.
+
+    file: its PNG, relative to the sweep's folder; empty if it was not kept. weights: hash of all that the model's
+    pixels depend on. asked_*: what the sentence asks, empty where it asks nothing. The measured values, their
+    standard deviations and scores are those of `evaluation.attributes.Measured`. chance_*: probability 0..1 that the
+    image has what was asked; None where nothing was. obeyed_*: `yes`, `no`, or `unknown` where the chance lies between
+    1 - `SURE` and `SURE`, where there is no breast, or where the sentence is outside the grammar; empty where nothing
+    was asked. image: uint8 [n, n] for a sweep that was not written to a folder, otherwise None.
+    """
+
+    file: str
+    model: str
+    weights: str
+    prompt: str
+    negative_prompt: str
+    guidance_scale: float
+    steps: int
+    sampler: str
+    seed: int
+    index: int
+    asked_vendor: str
+    asked_view: str
+    asked_area: str
+    asked_density: str
+    vendor: str
+    vendor_score: float
+    view: str
+    view_score: float
+    area: str
+    area_ratio: float
+    area_ratio_sd: float
+    density: str
+    density_index: float
+    density_index_sd: float
+    laterality: str
+    laterality_score: float
+    pectoral_share: float
+    pectoral_share_sd: float
+    chance_vendor: float | None
+    chance_view: float | None
+    chance_area: float | None
+    chance_density: float | None
+    obeyed_vendor: str
+    obeyed_view: str
+    obeyed_area: str
+    obeyed_density: str
+    image: NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells this row from every other of its sweep."""
+        return tuple(getattr(self, name) for name in KEY)
+
+    def values(self) -> dict[str, Any]:
+        """The columns and their values, without the image."""
+        return {name: getattr(self, name) for name in COLUMNS}
+
+
+KEY = ("model", "prompt", "negative_prompt", "guidance_scale", "steps", "sampler", "seed", "index")
+COLUMNS = tuple(one.name for one in fields(Row) if one.name != "image")
+_KINDS = {one.name: str(one.type) for one in fields(Row)}
+
+
+def row_of(
+    made: Generated, said: Measured, *, weights: str, file: str = "", image: NDArray[np.uint8] | None = None
+) -> Row:
+    """The row of a generated image and what was measured on it."""
+    asked, known = asked_by(made.prompt)
+    chances = {name: _chance(said, name, value) for name, value in asked.items()}
+    judged = {name: _judge(said, value, chances[name], known) for name, value in asked.items()}
+    recipe = {name: getattr(made, name) for name in KEY}
+    names = set(COLUMNS) - set(recipe)
+    values: dict[str, Any] = {
+        **recipe,
+        **{name: _rounded(value) for name, value in vars(said).items() if name in names},
+        **{f"asked_{name}": value for name, value in asked.items()},
+        **{f"chance_{name}": _rounded(value) for name, value in chances.items()},
+        **{f"obeyed_{name}": value for name, value in judged.items()},
+    }
+    return Row(file=file, weights=weights, image=image, **values)
+
+
+def asked_by(prompt: str) -> tuple[dict[str, str], bool]:
+    """What a sentence asks, by the names of `ASKABLE` ("" for nothing), and whether the grammar knows it."""
+    try:
+        said, known = parse(prompt), True
+    except InputError:
+        said, known = Attributes(), False
+    return {name: getattr(said, name) or "" for name in ASKABLE}, known
+
+
+def _chance(said: Measured, name: str, asked: str) -> float | None:
+    """Probability that the image has the word that was asked."""
+    if not asked:
+        return None
+    if name == "area":
+        return said.area_chances[AREAS.index(asked)]
+    if name == "density":
+        return said.density_chances[DENSITIES.index(asked)]
+    score, positive = (said.view_score, "MLO") if name == "view" else (said.vendor_score, "siemens")
+    return score if asked == positive else 1 - score
+
+
+def _judge(said: Measured, asked: str, chance: float | None, known: bool) -> str:
+    if not known:
+        return UNKNOWN
+    if not asked or chance is None:
+        return ""
+    if said.area_ratio < SMALLEST_BREAST or 1 - SURE < chance < SURE:
+        return UNKNOWN
+    return YES if chance >= SURE else NO
+
+
+def _rounded(value: Any) -> Any:
+    return round(float(value), _DIGITS) if isinstance(value, float) else value
+
+
+def from_values(values: Mapping[str, Any]) -> Row:
+    """The inverse of `Row.values`; text, as in a CSV file, is read as the column's kind.
+
+    Raises
+    ------
+    KeyError, ValueError, TypeError
+        If a column is missing or a value is not of its kind.
+    """
+    read: dict[str, Callable[[Any], Any]] = {"str": _text, "int": int, "float": float, "float | None": _maybe}
+    return Row(**{name: read[_KINDS[name]](values[name]) for name in COLUMNS})
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):  # a line that was cut off
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _maybe(value: Any) -> float | None:
+    return None if value in ("", None) else float(value)
+
+
+def write_csv(rows: Iterable[Row], path: Path) -> None:
+    """Write the rows with a header line, the file whole or not at all."""
+    partial = path.with_name(f"{path.name}.tmp")
+    with open(partial, "w", encoding="utf-8", newline="") as stream:
+        table = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(row.values() for row in rows)
+    os.replace(partial, path)
+
+
+def read_csv(path: Path) -> list[Row]:
+    """The inverse of `write_csv`. Raises `InputError` if the file is missing or damaged."""
+    try:
+        with open(path, encoding="utf-8", newline="") as stream:
+            return [from_values(line) for line in csv.DictReader(stream)]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise InputError(f"cannot read the sweep's rows in {path} ({reason}); run the sweep again.") from error
+
+
+def obeyed(rows: Sequence[Row], name: str) -> tuple[int, int, int]:
+    """How many rows obeyed what they were asked of `name` (of `ASKABLE`), how many did not, how many nobody knows."""
+    said = [getattr(row, f"obeyed_{name}") for row in rows]
+    return said.count(YES), said.count(NO), said.count(UNKNOWN)
