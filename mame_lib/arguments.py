@@ -19,7 +19,7 @@ PRIORS = ("uniform", "paper")
 LESION_KINDS = ("mass", "calcifications")
 METHODS = ("full", "unet", "lora")
 DTYPES = ("float16", "float32")
-SAMPLERS = ("ddpm", "ddim", "euler", "heun", "dpm_solver_pp_1s", "dpm_solver_pp", "dpm_solver_pp_2s")
+SAMPLERS = ("ddpm", "ddim", "euler", "heun", "dpm_solver_pp", "dpm_solver_pp_1s", "dpm_solver_pp_2s")
 INTENSITIES = ("vendor", "range", "4095", "3500")
 SOURCE_HELP = {
     "folder": "every DICOM, PNG, JPEG and TIFF below a folder, with a table if you have one",
@@ -106,14 +106,14 @@ _seed = _whole(0, SEED_LIMIT - 1)
 
 
 def _list(convert: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
-    """A converter for values with commas between them."""
-    return lambda text: tuple(convert(word) for word in _words(text))
+    """A converter for values with commas between them; an empty place is a value that `convert` refuses."""
+    return lambda text: tuple(convert(word.strip()) for word in text.split(","))
 
 
 def _seeds(text: str) -> tuple[int, ...]:
     """ "0:3" -> 0, 1, 2, without the last as in Python; or "0,5,9"."""
     if ":" not in text:
-        return tuple(_seed(word) for word in _words(text))
+        return tuple(_seed(word.strip()) for word in text.split(","))
     first, _, beyond = text.partition(":")
     low, high = _seed(first), _seed(beyond)
     if not low < high <= low + MOST_SEEDS:

@@ -60,7 +60,7 @@ def _sentences(path: Path) -> list[str]:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise InputError(f"cannot read the prompts in {path} ({reason}); give a text file, a sentence a line.") from error
+        raise InputError(f"cannot read the prompts in {path} ({reason}); write a sentence a line.") from error
     found = [line for line in lines if line and not line.startswith("#")]
     if not found:
         raise InputError(f"there is no sentence in {path}; write one a line.")

@@ -26,6 +26,7 @@ def here(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))  # not this computer's salt
     (tmp_path / "file").write_text("x")
+    (tmp_path / "blank").write_text("# nothing\n\n")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("x")
     (tmp_path / "empty").mkdir()
@@ -102,6 +103,8 @@ def tree(folder):
         ("generate mammogram --out a.png --guidance-scale nan", "nan is not a finite number"),
         ("generate mammogram --out a.png --guidance-scale inf", "inf is not a finite number"),
         ("generate mammogram --out a.png --guidance-scale big", "'big' is not a number"),
+        ("generate mammogram --out a.png --guidance-interval 1", "expected 2 arguments"),
+        ("generate mammogram --out a.png --guidance-interval -1 5", "-1 is out of range"),
         ("generate mammogram --out a.png --steps 0", "--steps"),
         ("generate mammogram --out a.png --steps 1001", "--steps"),
         ("generate mammogram --out a.png --count -1", "--count"),
@@ -109,6 +112,30 @@ def tree(folder):
         ("generate mammogram --out a.jpg", "must end in .png"),
         ("generate mammogram --out file", "file is a file"),
         ("generate mammogram --out file/a.png", "is not a folder"),
+        ("sweep", "--out"),
+        ("sweep --out a", "there is no prompt"),
+        ("sweep --prompt x", "say with --out"),
+        ("sweep --prompt x --out file", "file exists and is not a folder"),
+        ("sweep --prompt x --out file/a", "is not a folder"),
+        ("sweep --prompt x --out full", "full is not empty and holds no sweep"),
+        ("sweep --prompts nothing --out a", "cannot read the prompts in nothing"),
+        ("sweep --prompts full --out a", "cannot read the prompts in full"),
+        ("sweep --prompts blank --out a", "no sentence in blank"),
+        ("sweep --prompt x --out a --guidance 1,nan", "nan is not a finite number"),
+        ("sweep --prompt x --out a --guidance 1,,4", "'' is not a number"),
+        ("sweep --prompt x --out a --steps 10,0", "0 is out of range"),
+        ("sweep --prompt x --out a --sampler ddim,magic", "'magic' is unknown"),
+        ("sweep --prompt x --out a --seeds 5:5", "5:5 is not a range"),
+        ("sweep --prompt x --out a --seeds 0:9999999", "not a range of 1 to 1,000,000 seeds"),
+        ("sweep --prompt x --out a --seeds 3:", "'' is not a whole number"),
+        ("sweep --prompt x --out a --seeds 0:1000000 --count 2", "at most 1,000,000"),
+        ("sweep --prompt x --out a --model none", "there is no model 'none'"),
+        ("sweep --prompt x --out a --model inpaint", "inpainting model"),
+        ("sweep empty", "give its folder and a number"),
+        ("sweep --verify 2", "give its folder and a number"),
+        ("sweep empty --verify 0", "--verify"),
+        ("sweep empty --verify 2", "no sweep in empty"),
+        ("sweep nothing --verify 2", "nothing is not a folder"),
     ],
 )
 def test_a_mistake_is_one_sentence(here, capsys, line, words):
@@ -248,12 +275,14 @@ def test_generate_passes_everything_on(here, capsys, monkeypatch):
     fake_modules(monkeypatch, calls)
     prompt = "a siemens mammogram in MLO view with small area"
     options = (
-        "--seed 7 --count 3 --steps 12 --guidance-scale 2.5 --negative-prompt x --batch-size 2 --out d/a.png"
+        "--seed 7 --count 3 --steps 12 --guidance-scale 2.5 --guidance-interval 200 800 --negative-prompt x "
+        "--batch-size 2 --out d/a.png"
     )
     assert main(["generate", prompt, "--model", "m", *options.split()]) == 0
     expected = {
         "negative_prompt": "x",
         "guidance_scale": 2.5,
+        "guidance_interval": (200, 800),
         "steps": 12,
         "seed": 7,
         "count": 3,
@@ -332,8 +361,9 @@ def test_help_and_version_are_quick_and_import_nothing_heavy():
     code += "; bad = {'numpy', 'torch', 'PIL', 'scipy', 'tqdm'} & set(sys.modules); assert not bad, bad"
     assert run("-c", code).returncode == 0
     assert run("-m", "mame_lib", "--version").stdout == f"mame {mame_lib.__version__}\n"
-    for command in (["phantom"], ["prepare"], ["prepare", "folder"], ["inspect"], ["train"], ["generate"], ["doctor"]):
-        assert main([*command, "--help"]) == 0
+    commands = ("phantom", "prepare", "prepare folder", "inspect", "train", "generate", "sweep", "doctor")
+    for command in commands:
+        assert main([*command.split(), "--help"]) == 0
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
@@ -343,9 +373,7 @@ def test_a_killed_run_leaves_nothing(tmp_path, number):
     command += ["--out", str(tmp_path / "a" / "data")]
     # a test run in the background inherits an ignored SIGINT; a person at a terminal does not
     listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(
-        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=listen
-    )
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=listen)
     deadline = time.monotonic() + 50
     while not list(tmp_path.rglob("000001.png")):
         assert time.monotonic() < deadline and process.poll() is None
@@ -459,3 +487,10 @@ def test_the_parser_knows_the_types_of_numbers():
     from mame_lib.models import convert
 
     assert tuple(convert.DTYPES) == DTYPES
+
+
+def test_the_parser_knows_the_samplers():
+    from mame_lib.arguments import SAMPLERS
+    from mame_lib.diffusion import samplers
+
+    assert tuple(samplers.SAMPLERS) == SAMPLERS

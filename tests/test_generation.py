@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,6 +71,46 @@ def test_png_tells_how_it_was_made(mame: Mame, tmp_path) -> None:
     assert recipe["version"] and recipe["guidance_scale"] == 4.0 and recipe["steps"] == 2
 
 
+def _rows(mame: Mame, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> tuple[list[int], np.ndarray]:
+    """Rows of the batch that each call of the UNet ends with, and the pixels of two images."""
+    rows: list[int] = []
+    last = mame.components.unet.conv_out
+    own = last.forward
+    with monkeypatch.context() as patch:
+        patch.setattr(last, "forward", lambda h: rows.append(len(h)) or own(h))
+        made = mame.generate(PROMPT, seed=3, count=2, steps=4, **settings)
+    return rows, np.stack([one.pixels for one in made])
+
+
+def test_guidance_in_an_interval_asks_twice_inside_and_once_outside(mame: Mame, monkeypatch) -> None:
+    full, pixels = _rows(mame, monkeypatch)
+    assert full == [4, 4, 4, 4]
+    some, middle = _rows(mame, monkeypatch, guidance_interval=(499, 749))  # of 999, 749, 499, 249; ends included
+    assert some == [2, 4, 4, 2] and not np.array_equal(middle, pixels)
+    every, same = _rows(mame, monkeypatch, guidance_interval=(0, 999))
+    assert every == full and np.array_equal(same, pixels)
+    none, unguided = _rows(mame, monkeypatch, guidance_interval=(0, 10))
+    assert none == [2, 2, 2, 2]
+    assert np.array_equal(unguided, _rows(mame, monkeypatch, guidance_scale=1.0)[1])
+
+
+def test_an_interval_belongs_to_the_recipe(mame: Mame, tmp_path) -> None:
+    made = mame.generate(PROMPT, steps=1, guidance_interval=(200, 800))[0]
+    with Image.open(made.save(tmp_path / "a.png")) as image:
+        assert json.loads(image.text["mame"])["guidance_interval"] == [200, 800]
+
+
+def test_sentences_of_a_call_are_encoded_once_but_not_kept(mame: Mame, monkeypatch) -> None:
+    rows: list[int] = []
+    encoder = mame.components.text_encoder
+    own = encoder.forward
+    monkeypatch.setattr(encoder, "forward", lambda ids: rows.append(len(ids)) or own(ids))
+    mame.generate([PROMPT, "a mammogram"], count=5, batch_size=2, steps=1)
+    assert rows == [3]  # with the empty prompt
+    mame.generate(PROMPT, steps=1)
+    assert rows == [3, 2]  # the encoder may have learned in between
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -77,6 +118,9 @@ def test_png_tells_how_it_was_made(mame: Mame, tmp_path) -> None:
         ({"steps": 1001}, "steps is 1001"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
         ({"count": 0}, "count is 0"),
+        ({"guidance_interval": (800, 200)}, "begin at its lower timestep, got 800..200"),
+        ({"guidance_interval": (0, 1000)}, r"0\.\.1000 must lie within the timesteps 0\.\.999"),
+        ({"guidance_interval": (-1, 5)}, r"-1\.\.5 must lie within"),
         ({"sampler": "magic"}, "sampler 'magic' is unknown"),
     ],
 )

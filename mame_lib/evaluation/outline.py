@@ -18,7 +18,7 @@ Gray = NDArray[np.uint8]
 COARSE = 128
 _NEAR = 0.02  # share of the side: closer than this to the breast, or narrower, is no oddity
 _RIM = 0.03  # share of the side: the skin's edge is looked for this far to both sides of the outline
-_BLACK = 12  # gray levels
+_BLACK = 12  # gray levels: fat is brighter, and so is a background that would be a failure of its own
 _BORDER = 1 / 32  # width of the strips at the vertical borders, share of the side
 
 
@@ -26,10 +26,11 @@ def oddities(image: Gray) -> dict[str, float]:
     """How far a uint8 [n, n] image is from one breast at one chest wall; no entry says anything bad at 0.
 
     empty: 1 if no breast is found, and then there are no others. pieces: what is at least half as bright elsewhere /
-    area of the breast. holes: black share of the breast. walls: share of the rows that touch the border opposite to the chest
-    wall. waist: what is missing where the outline draws in and comes out again / area. ragged: mean distance of the
-    outline from a smooth one, share of the side. soft: width of the skin's edge, share of the side (step / steepest
-    gradient, median along the outline). full: share of the image that is breast.
+    area of the breast. holes: black share of the breast. afloat: share of its rows that don't reach the chest wall.
+    walls: share of the image's rows that reach the opposite border. waist: what is missing where the outline draws
+    in and comes out again / area. ragged: mean distance of the outline from a smooth one, share of the side. soft:
+    width of the skin's edge, share of the side (step / steepest gradient, median along the skin). full: share of the
+    image that is breast.
     """
     coarse = _reduced(image)
     mask = breast_mask(coarse)
@@ -48,10 +49,12 @@ def oddities(image: Gray) -> dict[str, float]:
     once = np.minimum(np.maximum.accumulate(width), np.maximum.accumulate(width[::-1])[::-1])
     smooth = ndimage.gaussian_filter1d(width, 0.03 * side, mode="nearest")
     area, border = float(mask.sum()), max(1, round(_BORDER * side))
+    plain = bright & (coarse > 0.5 * np.median(coarse[mask]))  # noise on black is brighter than black, not that bright
     return {
-        "pieces": float((bright & beside & (coarse > 0.5 * np.median(coarse[mask]))).sum()) / area,
+        "pieces": float((plain & beside).sum()) / area,
         "holes": float((mask & ~bright & (coarse < _BLACK)).sum()) / area,
-        "walls": float(bright[:, -border:].all(1).mean()),
+        "afloat": 1 - float(bright[mask.any(1), :border].any(1).mean()),
+        "walls": float(plain[:, -border:].all(1).mean()),
         "waist": float((once - width).sum() / max(width.sum(), 1.0)),
         "ragged": float(np.abs(width - smooth).mean()) / side,
         "soft": _softness(coarse, mask),
@@ -67,7 +70,8 @@ def _reduced(image: Gray) -> Gray:
 def _closed(mask: Mask, radius: int) -> Mask:
     """Gaps narrower than twice `radius` closed; the image goes on beyond its borders as it ends there."""
     wide = np.pad(mask, radius + 1, mode="edge")
-    return np.asarray(ndimage.binary_closing(wide, iterations=radius)[radius + 1 : -radius - 1, radius + 1 : -radius - 1])
+    trim = slice(radius + 1, -radius - 1)
+    return np.asarray(ndimage.binary_closing(wide, iterations=radius)[trim, trim])
 
 
 def _softness(gray: Gray, mask: Mask) -> float:

@@ -10,19 +10,18 @@ A mammogram is mostly black, and black equals black. So every measure takes a ma
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mame_lib.errors import InputError
+from mame_lib.evaluation.windows import RIM, TAPS, Windows, reflected, smooth, windows
 
-SIGMA, TAPS = 1.5, 11  # Gaussian window of SSIM, in pixels
 K1, K2 = 0.01, 0.03  # keep its quotients away from 0 / 0
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the scales of MS-SSIM, fine to coarse (Wang et al. 2003)
 BLOCK = 2**18  # pixels whose maps are computed at once: bounds the memory, whatever the number of images or pairs
-_RIM = TAPS // 2
 
 
 def psnr(images: Any, others: Any, *, mask: Any = None, data_range: float = 255.0) -> Tensor:
@@ -60,11 +59,11 @@ def ssim_map(images: Any, others: Any, *, data_range: float = 255.0) -> Tensor:
     variances. InputError as `ssim`.
     """
     first, second = _pair(images, others)
-    if min(first.shape[1:]) <= _RIM:
-        raise InputError(f"SSIM needs images of at least {_RIM + 1} pixels a side, not {tuple(first.shape[1:])}.")
+    if min(first.shape[1:]) <= RIM:
+        raise InputError(f"SSIM needs images of at least {RIM + 1} pixels a side, not {tuple(first.shape[1:])}.")
     block = max(1, BLOCK // first[0].numel())  # images at a time
     blocks = zip(first.split(block), second.split(block), strict=True)
-    maps = [_map(_windows(_reflected(a)), _windows(_reflected(b)), data_range) for a, b in blocks]
+    maps = [_map(windows(reflected(a)), windows(reflected(b)), data_range) for a, b in blocks]
     return torch.cat(maps).reshape(torch.as_tensor(images).shape)
 
 
@@ -74,13 +73,15 @@ def ms_ssim(
     """Multi-scale structural similarity (Wang, Simoncelli and Bovik 2003), float64 [N], 0..1, 1 for equal images.
 
     A product over `levels`, each half the size of the one before (means of 2 x 2 pixels): mean structure, to the
-    power of the level's weight in `WEIGHTS`; mean SSIM at the last. Negative means count as 0. As torchmetrics
-    defines it: at all levels but the last, windows that reach over the border are left out. `levels=None` takes
-    `levels_for` the smaller side; of less than five the weights are divided by their sum.
+    power of the level's weight in `WEIGHTS`; mean SSIM at the last. Negative means count as 0: one level at which
+    the images vary in opposite ways makes the score 0, as it happens between breasts. As torchmetrics defines it: at
+    all levels but the last, windows that reach over the border are left out. `levels=None` takes `levels_for` the
+    smaller side; of less than five the weights are divided by their sum.
 
     mask: bool, the shape of the images: the pixels over which the maps are averaged, for two breasts the union of
     their masks. A pixel of a smaller level counts if one of its four does. Windows that reach over the border
-    stay left out, so that a mask of everything changes nothing.
+    stay left out, so that a mask of everything changes nothing. Windows at the skin still see the background: a
+    wider one raises this score a little, and no more once it is wider than they reach.
 
     Raises
     ------
@@ -88,15 +89,13 @@ def ms_ssim(
         As `psnr`; if the images are too small for the levels, or a mask has no pixel far enough from the border.
     """
     first, second = _pair(images, others)
-    levels = _checked(levels, first)
-    inside = _masks(mask, first)
-    block = max(1, BLOCK // first[0].numel())  # pairs at a time
+    levels = _level_count(levels, first)
+    inside = _bool_masks(mask, first.shape)
     scores = []
-    for start in range(0, len(first), block):
-        some = slice(start, start + block)
-        within = None if inside is None else inside[some]
-        sides = (_pyramid(x[some], within, levels) for x in (first, second))
-        scores.append(_product(*sides, data_range))
+    for rows in torch.arange(len(first)).split(max(1, BLOCK // first[0].numel())):
+        within = None if inside is None else inside[rows]
+        one, other = (_pyramid(stack[rows], within, levels) for stack in (first, second))
+        scores.append(_product(one, other, data_range))
     return torch.cat(scores)
 
 
@@ -108,25 +107,25 @@ def pairwise_ms_ssim(
     masks: bool [N, n, m], the breast of each image; a pair is then averaged over the union of its two. pairs: indexes
     (i, j) of the pairs that are wanted, P of them: their scores alone, float64 [P].
 
-    Means and variances of an image's windows are computed once and kept, in float32: 21 bytes a pixel of all images.
-    A pair then costs one smoothing of its product. Beyond that, the memory doesn't grow with the number of pairs.
+    Means and variances of an image's windows are computed once and kept, in float32: about 20 bytes a pixel of all
+    images. A pair then costs one smoothing of its product. The memory for pairs doesn't grow with their number.
 
     Raises
     ------
     InputError
         As `ms_ssim`, and if there are no two images or an index is out of range.
     """
-    stack, _ = _pair(images, images)
+    stack = torch.as_tensor(images).detach().cpu().float()
+    if stack.ndim != 3 or len(stack) < 2 or not stack.numel():
+        raise InputError(f"pairs need a stack of at least two gray images, [N, n, m], not {tuple(stack.shape)}.")
     count = len(stack)
-    if torch.as_tensor(images).ndim != 3 or count < 2:
-        raise InputError("pairs need a stack of at least two images, [N, n, m].")
-    wanted = torch.as_tensor(torch.combinations(torch.arange(count)) if pairs is None else pairs).long()  # [P, 2]
-    if wanted.ndim != 2 or wanted.shape[1] != 2 or wanted.min() < 0 or wanted.max() >= count:
+    wanted = torch.combinations(torch.arange(count)) if pairs is None else torch.as_tensor(pairs)  # [P, 2]
+    if wanted.shape[1:] != (2,) or not wanted.numel() or wanted.min() < 0 or wanted.max() >= count:
         raise InputError(f"pairs are indexes (i, j) of {count} images, 0 to {count - 1}.")
-    pyramid = _pyramid(stack.float(), _masks(masks, stack), _checked(None, stack))
+    pyramid = _pyramid(stack, _bool_masks(masks, stack.shape), _level_count(None, stack))
     scores = torch.empty(len(wanted), dtype=torch.float64)
     for rows, i, j in _runs(wanted, max(1, BLOCK // stack[0].numel())):
-        scores[rows] = _product([w.of(i) for w in pyramid], [w.of(j) for w in pyramid], data_range).double()
+        scores[rows] = _product([level[i] for level in pyramid], [level[j] for level in pyramid], data_range).double()
     if pairs is not None:
         return scores
     matrix = torch.eye(count, dtype=torch.float64)
@@ -142,32 +141,11 @@ def levels_for(side: int) -> int:
     return sum(side // 2**level >= TAPS for level in range(len(WEIGHTS)))
 
 
-class _Windows(NamedTuple):
-    """A stack of images as SSIM sees it: pixels [N, n + 10, m + 10], mean and variance of each window [N, n, m].
-
-    mask: bool [N, n, m], the windows that count, or None for all.
-    """
-
-    pixels: Tensor
-    mean: Tensor
-    variance: Tensor
-    mask: Tensor | None
-
-    def of(self, images: slice | Tensor) -> _Windows:
-        """The same for some of the images."""
-        return _Windows(*(None if values is None else values[images] for values in self))  # type: ignore[arg-type]
-
-
-def _windows(pixels: Tensor, mask: Tensor | None = None) -> _Windows:
-    mean = _smooth(pixels)
-    return _Windows(pixels, mean, (_smooth(pixels**2) - mean**2).clamp(min=0), mask)
-
-
-def _map(first: _Windows, second: _Windows, data_range: float, *, structure_only: bool = False) -> Tensor:
+def _map(first: Windows, second: Windows, data_range: float, *, structure_only: bool = False) -> Tensor:
     """SSIM of each window of two stacks, [N, n, m], or its second factor alone: contrast and structure."""
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     means = first.mean * second.mean
-    covariance = _smooth(first.pixels * second.pixels) - means
+    covariance = smooth(first.pixels * second.pixels) - means
     structure = (2 * covariance + c2) / (first.variance + second.variance + c2)
     if structure_only:
         return structure
@@ -175,89 +153,70 @@ def _map(first: _Windows, second: _Windows, data_range: float, *, structure_only
     return luminance * structure
 
 
-def _product(first: list[_Windows], second: list[_Windows], data_range: float) -> Tensor:
-    """MS-SSIM of two pyramids, [N]."""
+def _product(first: list[Windows], second: list[Windows], data_range: float) -> Tensor:
+    """MS-SSIM of two stacks, given their windows at each level: [N]."""
     levels = len(first)
     weights = WEIGHTS if levels == len(WEIGHTS) else [w / sum(WEIGHTS[:levels]) for w in WEIGHTS[:levels]]
-    score = torch.ones(1)
-    for level, (a, b, weight) in enumerate(zip(first, second, weights, strict=True)):
-        values = _map(a, b, data_range, structure_only=level < levels - 1)
+    factors = []
+    for level, (a, b) in enumerate(zip(first, second, strict=True), start=1):
+        values = _map(a, b, data_range, structure_only=level < levels)
         inside = None if a.mask is None or b.mask is None else a.mask | b.mask
         if inside is not None and not inside.flatten(1).any(1).all():
             raise InputError(
-                f"the mask of a pair has no pixel at least {_RIM * 2**level} pixels from the border; leave it out."
+                f"a mask, or the union of two, has no pixel left at level {level}: it is empty or within "
+                f"{RIM * 2 ** (level - 1)} pixels of the border; leave such images out."
             )
-        score = score * mean_within(values, inside).relu() ** weight
-    return score
+        factors.append(mean_within(values, inside).relu() ** weights[level - 1])
+    return torch.stack(factors).prod(0)
 
 
-def _pyramid(images: Tensor, masks: Tensor | None, levels: int) -> list[_Windows]:
+def _pyramid(images: Tensor, masks: Tensor | None, levels: int) -> list[Windows]:
     """The windows of images [N, n, m] at each level: inside the border, and at the last level over it."""
     found = []
     for _ in range(levels - 1):
-        within = None if masks is None else masks[:, _RIM:-_RIM, _RIM:-_RIM]
-        found.append(_windows(images, within))
+        within = None if masks is None else masks[:, RIM:-RIM, RIM:-RIM]
+        found.append(windows(images, within))
         images = F.avg_pool2d(images, 2)
         masks = None if masks is None else F.max_pool2d(masks.float(), 2).bool()
-    return [*found, _windows(_reflected(images), masks)]
+    return [*found, windows(reflected(images), masks)]
 
 
-def _runs(pairs: Tensor, most: int) -> Iterator[tuple[slice, Tensor | slice, Tensor | slice]]:
-    """Consecutive pairs [P, 2], `most` at a time: their rows, and the images on each side.
+def _runs(pairs: Tensor, most: int) -> Iterator[tuple[slice, slice, slice]]:
+    """The pairs [P, 2], at most `most` at a time: their rows, the image on one side, and those on the other.
 
-    Pairs (i, j), (i, j + 1) … of one image are given as slices, which copy nothing.
+    Pairs (i, j), (i, j + 1), … go together: a slice of the windows copies nothing.
     """
-    steps = pairs[1:] - pairs[:-1]
-    breaks = (steps != torch.tensor([0, 1])).any(1).nonzero().flatten() + 1
-    for start, stop in zip([0, *breaks.tolist()], [*breaks.tolist(), len(pairs)], strict=True):
-        for begin in range(start, stop, most):
-            rows = slice(begin, min(begin + most, stop))
-            (i, j), count = pairs[begin].tolist(), rows.stop - begin
-            yield rows, slice(i, i + 1), slice(j, j + count)
+    breaks = ((pairs[1:] - pairs[:-1]) != torch.tensor([0, 1])).any(1).nonzero().flatten() + 1
+    for run in torch.arange(len(pairs)).tensor_split(breaks):
+        for rows in run.split(most):
+            start, count = int(rows[0]), len(rows)
+            i, j = pairs[start].tolist()
+            yield slice(start, start + count), slice(i, i + 1), slice(j, j + count)
 
 
-def _smooth(pixels: Tensor) -> Tensor:
-    """Mean under the Gaussian window around each pixel but the outermost 5, [N, n + 10, m + 10] to [N, n, m].
-
-    The window is a product of two, so rows and then columns do; both are symmetric, and sums of shifted images are
-    several times faster than a convolution with one channel.
-    """
-    taps = torch.arange(TAPS, dtype=torch.float64) - _RIM
-    window = torch.exp(-((taps / SIGMA) ** 2) / 2)
-    weights = (window / window.sum()).tolist()
-    for axis in (1, 2):
-        size = pixels.shape[axis] - 2 * _RIM
-        total = pixels.narrow(axis, _RIM, size) * weights[_RIM]
-        for tap in (*range(_RIM), *range(_RIM + 1, TAPS)):
-            total.add_(pixels.narrow(axis, tap, size), alpha=weights[tap])
-        pixels = total
-    return pixels
-
-
-def _reflected(images: Tensor) -> Tensor:
-    """Images [N, n, m] with 5 pixels more at each border, reflected."""
-    return F.pad(images[:, None], (_RIM,) * 4, mode="reflect")[:, 0]
-
-
-def _checked(levels: int | None, images: Tensor) -> int:
-    """The number of levels; InputError if the images [N, n, m] are too small for it."""
-    side = min(images.shape[1:])
-    most = levels_for(side)
-    levels = most if levels is None else levels
-    if not 1 <= levels <= most:
-        needed = f"{TAPS * 2 ** (levels - 1)} pixels a side for {levels} levels" if 1 <= levels <= 5 else "1 to 5 levels"
-        raise InputError(f"MS-SSIM needs at least {TAPS} pixels a side for 1 level.")
+def _level_count(levels: int | None, images: Tensor) -> int:
+    """The levels that were asked for, or as many as fit; InputError if the images [N, n, m] are too small."""
+    shape = tuple(images.shape[1:])
+    most = levels_for(min(shape))
+    levels = max(1, most) if levels is None else levels
+    if not 1 <= levels <= len(WEIGHTS):
+        raise InputError(f"MS-SSIM has 1 to {len(WEIGHTS)} levels, not {levels}.")
+    if levels > most:
+        raise InputError(
+            f"MS-SSIM of {levels} {'levels' if levels > 1 else 'level'} needs images of at least "
+            f"{TAPS * 2 ** (levels - 1)} pixels a side, not {shape}."
+        )
     return levels
 
 
-def _masks(mask: Any, images: Tensor) -> Tensor | None:
-    """Masks as bool [N, n, m], the shape of the images, or None if there are none."""
+def _bool_masks(mask: Any, shape: torch.Size) -> Tensor | None:
+    """Masks as bool [N, n, m], or None if there are none."""
     if mask is None:
         return None
     inside = torch.as_tensor(mask).cpu()
     inside = inside[None] if inside.ndim == 2 else inside
-    if inside.dtype != torch.bool or inside.shape != images.shape:
-        raise InputError("a mask is bool and has the shape of the images.")
+    if inside.dtype != torch.bool or inside.shape != shape:
+        raise InputError("a mask is bool, has the shape of the images, and at least one pixel of each.")
     return inside
 
 
@@ -282,10 +241,10 @@ def mean_within(values: Tensor, mask: Any) -> Tensor:
     InputError
         If the mask is of another type or shape, or has no pixel in some image.
     """
-    if mask is None:
+    inside = _bool_masks(mask, values.shape)
+    if inside is None:
         return values.mean((1, 2))
-    inside = torch.as_tensor(mask).cpu()
-    inside = inside[None] if inside.ndim == 2 else inside
-    if inside.dtype != torch.bool or inside.shape != values.shape or not inside.flatten(1).any(1).all():
+    count = inside.sum((1, 2))  # [N]
+    if not count.all():
         raise InputError("a mask is bool, has the shape of the images, and at least one pixel of each.")
-    return (values * inside).sum((1, 2)) / inside.sum((1, 2))
+    return (values * inside).sum((1, 2)) / count

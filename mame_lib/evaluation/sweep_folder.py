@@ -118,8 +118,6 @@ class Folder:
         assert self._journal is not None
         self._journal.close()  # Windows removes no open file
         (self.root / JOURNAL).unlink()
-        with suppress(OSError):
-            (self.root / LOCK).unlink()
         return rows
 
     def _write_header(self) -> None:
@@ -162,7 +160,11 @@ def _alone(root: Path) -> Iterator[None]:
             stack.enter_context(locked(root / LOCK))
         except InputError as error:
             raise InputError(f"another `mame sweep` is at work in {root}; wait for it to end.") from error
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows removes no open file
+                (root / LOCK).unlink()
 
 
 def _short(value: Any) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mame_lib.models.walk import decoder
+from mame_lib.models.folding import decoder
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

@@ -2,7 +2,7 @@
 
 | part | SD 1.5 | tiny |
 |---|---|---|
-| `UNet2DConditionModel` | 320/640/1280/1280 channels, 64 x 64 | 48/80/96, 16 x 16, reads text at 8 x 8 and, in the middle, 4 x 4 |
+| `UNet2DConditionModel` | 320/640/1280/1280 channels, 64 x 64 | 48/80/96, 16 x 16, text at 8 x 8 and 4 x 4 |
 | `AutoencoderKL` | 128/256/512/512 channels, f = 8 | 16/32/64/80 channels, f = 8 |
 | `CLIPTextModel` | 12 layers of width 768, 77 tokens | 3 layers of width 96, 32 tokens |
 | `CLIPTokenizer` | 49,408 byte-pair tokens | bytes plus the words of the pretraining captions |

@@ -1,177 +1,187 @@
-"""Our own walk through UNet and VAE: diffusers' modules and weights in the same order, with fewer multiplications.
+"""Our own walk through the UNet of Stable Diffusion: diffusers' modules and weights in the same order, less work.
 
-Two savings. Both are exact: only the order of float sums changes, so results differ by rounding.
+Guidance asks the UNet twice, with the prompt and without, about one and the same noisy image. Three savings follow, all
+exact but for the order of float sums:
 
-The shared trunk. Guidance asks the UNet twice, with the prompt and without, about one and the same noisy image. Until
-the first cross-attention nothing has read the text, so both halves of the doubled batch are equal; they are computed
-once and doubled there. In the tiny UNet the trunk holds the first block, at the finest resolution.
+The trunk. Until the first cross-attention nothing has read the text, so both halves of the doubled batch are equal.
+They are computed once and doubled there. In the tiny UNet the trunk holds the first block, at the finest resolution.
 
-Folded upsampling. An upsampler makes every pixel a square of 2 x 2 equal pixels and then convolves 3 x 3. Many of its
-nine products share a pixel; adding their weights beforehand leaves a transposed convolution, 4 x 4 with stride 2, that
-multiplies four times for every output pixel instead of nine. This pays on a CPU, so only there it is done.
+Skips of the trunk. Up blocks join what comes from below with a skip `s`, and convolve: W * [h, s] = W_h * h + W_s * s.
+A skip that left the trunk is the same for both halves, so its part is computed once. (GroupNorm before it allows this
+when no group holds channels of both.)
+
+Upsamplers are folded, see `mame_lib.models.folding`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.functional import conv2d, group_norm, scaled_dot_product_attention, silu
+
+from mame_lib.models.folding import can_fold, hooked, upsamplers
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import UNet2DConditionModel
 
-Layer = Callable[[Tensor], Tensor]
-
-_DOWN = {"DownBlock2D", "CrossAttnDownBlock2D"}
-_UP = {"UpBlock2D", "CrossAttnUpBlock2D"}
+_BLOCKS = {"DownBlock2D", "CrossAttnDownBlock2D", "UpBlock2D", "CrossAttnUpBlock2D", "UNetMidBlock2DCrossAttn"}
 _EXTRAS = ("class_embedding", "add_embedding", "encoder_hid_proj", "time_embed_act")  # not in Stable Diffusion 1 and 2
-
-
-def fold(weight: Tensor) -> Tensor:
-    """Kernel `[O, I, 3, 3]` of a convolution after doubling to one `[I, O, 4, 4]` of a transposed convolution.
-
-    conv(double(x)) = conv_transpose(x, fold(weight), stride=2, padding=1), zeros around the image included: doubling
-    is a transposed convolution with 2 x 2 ones, and two convolutions in a row are one, with the convolved kernel.
-    """
-    out_channels, in_channels = weight.shape[:2]
-    ones = weight.new_ones(1, 1, 2, 2)
-    spread = functional.conv2d(weight.reshape(-1, 1, 3, 3), ones, padding=1)  # [O * I, 1, 4, 4]
-    return spread.reshape(out_channels, in_channels, 4, 4).flip(2, 3).transpose(0, 1).contiguous()  # [I, O, 4, 4]
-
-
-def _folded(upsampler: Any) -> Layer:
-    """A diffusers `Upsample2D` as one transposed convolution; on other devices than a CPU as it is."""
-    conv = upsampler.conv
-    if conv.weight.device.type != "cpu":
-        return upsampler  # type: ignore[no-any-return]
-    kernel = fold(conv.weight.detach())  # [I, O, 4, 4]
-    if conv.weight.is_contiguous(memory_format=torch.channels_last):
-        kernel = kernel.to(memory_format=torch.channels_last)
-    return lambda h: functional.conv_transpose2d(h, kernel, conv.bias, stride=2, padding=1)
-
-
-def _upsamplers(block: Any) -> list[Layer]:
-    return [_folded(layer) for layer in block.upsamplers or ()]
-
-
-def _plain_upsamplers(blocks: Any) -> bool:
-    """Whether every upsampler doubles, then convolves 3 x 3, and does nothing else."""
-    return all(
-        layer.use_conv and not layer.use_conv_transpose and layer.interpolate and layer.norm is None
-        and type(getattr(layer, "conv", None)) is nn.Conv2d and layer.conv.kernel_size == (3, 3)
-        for block in blocks for layer in block.upsamplers or ()
-    )  # fmt: skip
-
-
-def _watched(network: nn.Module) -> bool:
-    """Whether someone hooked the network's own call, which our walk would pass by."""
-    return bool(network._forward_pre_hooks or network._forward_hooks)
 
 
 class Walk:
     """One run's way through a UNet: x `[B, c, h, w]`, t `[B]`, context `[B or 2B, L, D]` to `[B or 2B, 4, h, w]`.
 
     A context of twice as many rows asks about each image twice: rows k and B + k of the answer belong to image k. Make
-    a new one when weights have changed, for the folded kernels are computed here. A UNet with other parts than
-    Stable Diffusion 1 and 2 have, or with hooks on it, is called as diffusers does.
+    a new one when weights have changed, for the folded kernels are computed here. A UNet in training, with other
+    parts than Stable Diffusion 1 and 2 have, or watched by hooks is called as diffusers does.
     """
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
-        self.unet = unet
-        self.plain = not _known(unet)
-        self.upsamplers = [] if self.plain else [_upsamplers(block) for block in unet.up_blocks]
+        self.unet: Any = unet
+        self.known = _known(unet)
+        self.upsamplers = [upsamplers(block) for block in unet.up_blocks] if self.known else []
 
     def __call__(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
-        unet: Any = self.unet
-        halvings = len(unet.up_blocks) - 1
-        if self.plain or _watched(unet) or any(side % 2**halvings for side in x.shape[2:]):
+        unet = self.unet
+        halved = 2 ** (len(unet.up_blocks) - 1)  # the coarsest pixel
+        watched = unet._forward_pre_hooks or unet._forward_hooks
+        if not self.known or unet.training or watched or x.shape[2] % halved or x.shape[3] % halved:
             times = len(context) // len(x)
-            return unet(x.repeat(times, 1, 1, 1), t.repeat(times), encoder_hidden_states=context).sample
-        emb = unet.time_embedding(unet.time_proj(t).to(x.dtype))  # [B, E]
-        h = unet.conv_in(x)  # [B, C, h, w]
+            return unet(x.repeat(times, 1, 1, 1), t.repeat(times), encoder_hidden_states=context).sample  # type: ignore[no-any-return]
+        with torch.inference_mode():  # a little cheaper than no_grad; the copy is an ordinary tensor again
+            answer = self._ours(x, t, context)
+        return answer.clone()
+
+    def _ours(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        unet = self.unet
+        emb = silu(unet.time_embedding(unet.time_proj(t).to(x.dtype)))  # [B, E]
+        h = unet.conv_in(x)  # [B, C, h, w]; from the first attention on every h is [B or 2B, ...]
         skips = [h]
         for block in unet.down_blocks:
-            for resnet, attention in _layers(block):
-                h = resnet(h, emb)
-                if attention is not None:
-                    h, emb, skips = _doubled(h, emb, skips, len(context))  # the trunk ends here
-                    h = attention(h, encoder_hidden_states=context, return_dict=False)[0]
+            for resnet, transformer in _layers(block):
+                h = _resnet(resnet, h, emb)
+                if transformer is not None:
+                    h = _transformer(transformer, h, context)
                 skips.append(h)
             for downsampler in block.downsamplers or ():
-                h = downsampler(h)
+                h = downsampler(h)  # [., C, h / 2, w / 2]
                 skips.append(h)
-        h = unet.mid_block.resnets[0](h, emb)
-        h, emb, skips = _doubled(h, emb, skips, len(context))
-        for attention, resnet in zip(unet.mid_block.attentions, unet.mid_block.resnets[1:], strict=True):
-            h = resnet(attention(h, encoder_hidden_states=context, return_dict=False)[0], emb)
-        for block, upsamplers in zip(unet.up_blocks, self.upsamplers, strict=True):
-            for resnet, attention in _layers(block):
-                h = resnet(torch.cat([h, skips.pop()], dim=1), emb)  # [B or 2B, C, h, w]
-                if attention is not None:
-                    h = attention(h, encoder_hidden_states=context, return_dict=False)[0]
-            for upsampler in upsamplers:
-                h = upsampler(h)
-        return unet.conv_out(unet.conv_act(unet.conv_norm_out(h)))  # [B or 2B, 4, h, w]
+        h = _resnet(unet.mid_block.resnets[0], h, emb)
+        for transformer, resnet in zip(unet.mid_block.attentions, unet.mid_block.resnets[1:], strict=True):
+            h = _resnet(resnet, _transformer(transformer, h, context), emb)
+        for block, doubling in zip(unet.up_blocks, self.upsamplers, strict=True):
+            for resnet, transformer in _layers(block):
+                h = _joined(resnet, h, skips.pop(), emb)
+                if transformer is not None:
+                    h = _transformer(transformer, h, context)
+            for upsampler in doubling:
+                h = upsampler(h)  # [., C, 2h, 2w]
+        return unet.conv_out(unet.conv_act(unet.conv_norm_out(h)))  # type: ignore[no-any-return]
 
 
-def _layers(block: Any) -> Any:
-    """Pairs of a residual block and the attention after it, or None."""
+def _layers(block: Any) -> Iterator[tuple[Any, Any]]:
+    """Pairs of a residual block and the transformer after it, or None."""
     return zip_longest(block.resnets, getattr(block, "attentions", ()))
 
 
-def _doubled(h: Tensor, emb: Tensor, skips: list[Tensor], rows: int) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Repeat what is still `[B, ...]` to `rows`; what is already there stays."""
-    times = rows // len(h)
-    if times == 1:
-        return h, emb, skips
-    double = (torch.cat([one] * times) for one in (h, emb, *skips))
-    return next(double), next(double), list(double)
+def _twice(small: Tensor, rows: int) -> Tensor:
+    """`[B, ...]` repeated to `rows`, which is B or 2B."""
+    return small if len(small) == rows else torch.cat([small, small])
+
+
+def _resnet(layer: Any, x: Tensor, emb: Tensor) -> Tensor:
+    """norm, SiLU, convolution, plus time; norm, SiLU, convolution; plus x itself: `[., C, h, w]`."""
+    h = layer.conv1(silu(layer.norm1(x))) + _time(layer, emb, len(x))
+    h = layer.conv2(silu(layer.norm2(h)))
+    return h + (x if layer.conv_shortcut is None else layer.conv_shortcut(x))
+
+
+def _time(layer: Any, emb: Tensor, rows: int) -> Tensor:
+    """What the timestep adds to each channel, `[B, E]` to `[rows, C, 1, 1]`."""
+    return _twice(layer.time_emb_proj(emb), rows)[:, :, None, None]
+
+
+def _joined(layer: Any, h: Tensor, skip: Tensor, emb: Tensor) -> Tensor:
+    """The residual block for [h, skip], joined along the channels; a skip `[B, ...]` beside h `[2B, ...]` only once."""
+    channels = h.shape[1]
+    size = (channels + skip.shape[1]) // layer.norm1.num_groups  # channels of a group
+    plain = type(layer.conv1) is type(layer.conv_shortcut) is nn.Conv2d  # no adapter around it
+    if len(skip) == len(h) or channels % size or not plain:
+        return _resnet(layer, torch.cat([h, _twice(skip, len(h))], dim=1), emb)  # [., C, h, w]
+    norm, conv, shortcut = layer.norm1, layer.conv1, layer.conv_shortcut
+    parts = []
+    for x, part in ((h, slice(None, channels)), (skip, slice(channels, None))):
+        y = silu(group_norm(x, x.shape[1] // size, norm.weight[part], norm.bias[part], norm.eps))
+        parts.append((conv2d(y, conv.weight[:, part], padding=1), conv2d(x, shortcut.weight[:, part])))
+    (once, straight), (shared, straight_shared) = parts  # of h: [2B, C, h, w]; of the skip: [B, C, h, w]
+    shared = shared + conv.bias[:, None, None] + _time(layer, emb, len(skip))
+    y = layer.conv2(silu(layer.norm2(once + _twice(shared, len(h)))))
+    return y + straight + _twice(straight_shared + shortcut.bias[:, None, None], len(h))  # type: ignore[no-any-return]
+
+
+def _transformer(layer: Any, h: Tensor, context: Tensor) -> Tensor:
+    """Self-attention, cross-attention to the text and a feed-forward net at every place: `[B or 2B, C, h, w]`.
+
+    Here the trunk ends: h takes as many rows as the context `[B or 2B, L, D]` has.
+    """
+    h = _twice(h, len(context))
+    x, linear = layer.norm(h), layer.use_linear_projection
+    x = layer.proj_in(x.flatten(2).transpose(1, 2)) if linear else layer.proj_in(x).flatten(2).transpose(1, 2)
+    for block in layer.transformer_blocks:  # x [., h * w, C]
+        y = block.norm1(x)
+        x = x + _attention(block.attn1, y, y)
+        x = x + _attention(block.attn2, block.norm2(x), context)
+        x = x + block.ff(block.norm3(x))
+    x = layer.proj_out(x).transpose(1, 2) if linear else x.transpose(1, 2)
+    x = x.unflatten(2, h.shape[2:])  # [., C, h, w]
+    return h + (x if linear else layer.proj_out(x))  # type: ignore[no-any-return]
+
+
+def _attention(layer: Any, x: Tensor, context: Tensor) -> Tensor:
+    """softmax(Q K^T / sqrt(d)) V: places x `[., P, C]` read the tokens of context `[., L, D]`."""
+    projections = ((layer.to_q, x), (layer.to_k, context), (layer.to_v, context))
+    q, k, v = (project(rows).unflatten(2, (layer.heads, -1)).transpose(1, 2) for project, rows in projections)
+    mixed = scaled_dot_product_attention(q, k, v)  # [., heads, P, d]
+    return layer.to_out[0](mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]  # [., P, C]
 
 
 def _known(unet: Any) -> bool:
-    """Whether `unet` has the parts that our walk visits, and no other."""
+    """Whether `unet` has the parts that our walk visits, set as in Stable Diffusion, and no other."""
     from diffusers import UNet2DConditionModel
 
+    if type(unet) is not UNet2DConditionModel or hooked(unet):
+        return False
+    kinds: dict[str, list[Any]] = {}
+    for part in unet.modules():
+        kinds.setdefault(type(part).__name__, []).append(part)
+    blocks = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
     return (
-        type(unet) is UNet2DConditionModel
-        and all(getattr(unet, name, None) is None for name in _EXTRAS)
-        and not unet.config.center_input_sample
-        and unet.conv_norm_out is not None
-        and type(unet.mid_block).__name__ == "UNetMidBlock2DCrossAttn"
-        and {type(block).__name__ for block in unet.down_blocks} <= _DOWN
-        and {type(block).__name__ for block in unet.up_blocks} <= _UP
+        all(getattr(unet, name, None) is None for name in _EXTRAS)
+        and not unet.config.center_input_sample and unet.conv_norm_out is not None
+        and {type(block).__name__ for block in blocks} <= _BLOCKS
         and not any(getattr(block, "s1", None) for block in unet.up_blocks)  # FreeU
-        and _plain_upsamplers(unet.up_blocks)
-    )
-
-
-def decoder(vae: AutoencoderKL) -> Layer:
-    """The VAE's decoder with folded upsampling: unscaled latents `[B, 4, h, w]` to `[B, 3, H, W]`.
-
-    An autoencoder with other parts than Stable Diffusion's, or one that works in tiles or slices, decodes as it is.
-    """
-    known = (
-        type(vae).__name__ == "AutoencoderKL" and not (vae.use_tiling or vae.use_slicing or _watched(vae.decoder))
-        and {type(block).__name__ for block in vae.decoder.up_blocks} == {"UpDecoderBlock2D"}
-        and _plain_upsamplers(vae.decoder.up_blocks)
+        and can_fold(unet.up_blocks)
+        and all(_known_resnet(part) for part in kinds["ResnetBlock2D"])
+        and all(part.norm_type == "layer_norm" and part.pos_embed is None for part in kinds["BasicTransformerBlock"])
+        and all(_known_attention(part) for part in kinds["Attention"])
     )  # fmt: skip
-    if not known:
-        return lambda z: vae.decode(z).sample
-    net: Any = vae.decoder
-    upsamplers = [_upsamplers(block) for block in net.up_blocks]
 
-    def decode(z: Tensor) -> Tensor:
-        h = net.conv_in(z if vae.post_quant_conv is None else vae.post_quant_conv(z))  # [B, C, h, w]
-        h = net.mid_block(h, None)
-        for block, ups in zip(net.up_blocks, upsamplers, strict=True):
-            for resnet in block.resnets:
-                h = resnet(h, temb=None)
-            for upsampler in ups:
-                h = upsampler(h)  # [B, C, 2h, 2w]
-        return net.conv_out(net.conv_act(net.conv_norm_out(h)))  # [B, 3, H, W]
 
-    return decode
+def _known_resnet(layer: Any) -> bool:
+    return (
+        layer.time_embedding_norm == "default" and layer.time_emb_proj is not None and not layer.skip_time_act
+        and layer.upsample is None and layer.downsample is None and layer.output_scale_factor == 1.0
+        and isinstance(layer.nonlinearity, nn.SiLU)
+    )  # fmt: skip
+
+
+def _known_attention(layer: Any) -> bool:
+    extras = ("group_norm", "spatial_norm", "norm_cross", "norm_q", "norm_k", "add_k_proj")
+    return (
+        type(layer.processor).__name__ == "AttnProcessor2_0" and all(getattr(layer, e, None) is None for e in extras)
+        and not layer.residual_connection and layer.rescale_output_factor == 1.0
+    )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from mame_lib.models.components import Components, name_of
 from mame_lib.models.latents import decode, encode_moments, sample_latents, to_tensor
 from mame_lib.models.presets import get_preset, resolve
 from mame_lib.models.sampling import sample_states
-from mame_lib.models.text import encode_prompts, encode_tokens, is_cut, tokenize
+from mame_lib.models.text import PromptStates, encode_prompts, encode_tokens, is_cut, tokenize
 from mame_lib.models.tiny import tiny_tokenizer
 
 
@@ -37,6 +39,36 @@ def test_longest_prompt_of_the_grammar_is_not_cut(tiny: Components) -> None:
     assert not is_cut(tiny.tokenizer, sentence)
     assert is_cut(tiny.tokenizer, sentence * 2)
     assert torch.equal(tokenize(tiny.tokenizer, [sentence]), tokenize(tiny.tokenizer, [sentence.upper()]))
+
+
+def test_asking_whether_a_prompt_is_cut_prints_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    loggers = [logging.getLogger(name) for name in ("transformers", "transformers.tokenization_utils_base")]
+    for logger in loggers:
+        logger.addHandler(caplog.handler)
+    try:
+        assert is_cut(tiny_tokenizer(), "a very long sentence " * 20)
+    finally:
+        for logger in loggers:
+            logger.removeHandler(caplog.handler)
+    assert not caplog.records
+
+
+def test_each_sentence_is_encoded_once_and_the_oldest_is_forgotten(
+    tiny: Components, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    own = tiny.text_encoder.forward
+    monkeypatch.setattr(tiny.text_encoder, "forward", lambda ids: rows.append(len(ids)) or own(ids))
+    states = PromptStates(tiny.tokenizer, tiny.text_encoder, most=2)
+    first = states(["a circle", "a star", "a circle"])
+    assert rows == [2] and torch.equal(first[0], first[2])
+    assert torch.equal(states(["a star", "a circle"]), first[[1, 0]]) and rows == [2]
+    assert len(states(["a ring", "a star", "a circle"])) == 3 and rows == [2, 1]  # more at once than are kept
+    states(["a ring"])  # kept, "a circle" was the oldest
+    assert rows == [2, 1]
+    again = states(["a circle"])
+    assert rows == [2, 1, 1]
+    torch.testing.assert_close(again[0], first[0], rtol=1e-5, atol=1e-5)
 
 
 def test_shipped_tokenizer_is_the_built_one(tiny: Components) -> None:

@@ -129,6 +129,31 @@ def better_grid(answer: Any) -> None:
         raise Hint(f"better: {mine:.3f} against {even:.3f}, but not half of it yet; go further the same way.")
 
 
+@exercise("04-cost")
+def passes(answer: Any) -> None:
+    for sampler, count, g in (
+        ("dpm_solver_pp", 24, 4.0), ("dpm_solver_pp", 24, 1.0), ("ddim", 10, 0.0), ("heun", 1, 1.0),
+        ("heun", 12, 1.0), ("heun", 12, 4.0), ("ddpm", 1000, 7.5), ("dpm_solver_pp_2s", 11, 0.5),
+    ):  # fmt: skip
+        rows = 1 if g in (0.0, 1.0) else 2
+        calls = 2 * count - 1 if sampler == "heun" else count
+        value = answer(sampler, count, g)
+        if value == rows * calls:
+            continue
+        where = f"for {sampler} with {count} timesteps and guidance {g:g} "
+        if sampler == "heun" and value == rows * 2 * count:
+            raise Hint(where + "the last step is counted twice: its far end is clean, and nobody asks there.")
+        if sampler == "heun" and value == rows * count:
+            raise Hint(where + "the second look is missing.")
+        if sampler == "dpm_solver_pp_2s":
+            raise Hint(where + "count again: the second look of 2S falls on a timestep of the list, see the table.")
+        if rows == 2 and value == calls:
+            raise Hint(where + "the network sees every picture twice, with the prompt and without it.")
+        if rows == 1 and value == 2 * calls:
+            raise Hint(where + "one of the two predictions of guidance has weight zero: it need not be made.")
+        raise Hint(where + "multiply the calls of the sampler by the pictures of a call, one or two.")
+
+
 def _outline() -> Tensor:
     a = torch.linspace(-math.pi / 2, math.pi / 2, 60, dtype=torch.float64)
     points = torch.stack([1.9 * a.cos() + 0.35 * (-((a / 0.12) ** 2)).exp(), 1.5 * a.sin()], 1)
