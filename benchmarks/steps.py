@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from provenance import report
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mame_lib.data.case import AREAS, DENSITIES, VIEWS, Attributes
@@ -43,7 +44,7 @@ SHUFFLES = 400
 
 def finished(mame: Mame, work: Path, run: tuple[str, int, int], number: int) -> tuple[Tensor, float]:
     """Latents [14, 4, h, w] of one round, made now or kept from before, and the CPU seconds they took."""
-    path = work / f"{run[0]}-{run[1]}-round-{number}.pt"
+    path = work / f"{run[0]}-{run[1]}-round-{number}.safetensors"
     if not path.exists():
         began, count = time.process_time(), len(SENTENCES)
         *_, last = mame.trajectory(
@@ -51,9 +52,10 @@ def finished(mame: Mame, work: Path, run: tuple[str, int, int], number: int) -> 
             sampler=run[0], steps=run[1], guidance_scale=GUIDANCE,
         )  # fmt: skip
         work.mkdir(parents=True, exist_ok=True)
-        torch.save({"latents": last.sample, "seconds": time.process_time() - began}, path)
-    kept = torch.load(path, weights_only=True)
-    return kept["latents"], kept["seconds"]
+        spent = torch.tensor(time.process_time() - began, dtype=torch.float64)
+        save_file({"latents": last.sample.contiguous(), "seconds": spent}, path)
+    kept = load_file(path)
+    return kept["latents"], float(kept["seconds"])
 
 
 def energy_distance(gaps: NDArray[np.float64], first: NDArray[np.bool_]) -> float:
