@@ -27,6 +27,7 @@ def sampling() -> Any:
             del sys.modules[name]
 
 
+@pytest.mark.slow
 def test_both_sides_make_the_same_images(sampling: Any) -> None:
     mame = sampling.Mame.load("fused", "cpu")
     pipeline = sampling.load_peer(mame)

@@ -23,6 +23,7 @@ def mame() -> Mame:
     return Mame.load("fused")
 
 
+@pytest.mark.slow
 def test_same_seed_same_pixels_in_another_process(mame: Mame, tmp_path) -> None:
     here = mame.generate(PROMPT, seed=7, steps=4)[0].save(tmp_path / "here.png")
     code = (

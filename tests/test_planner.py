@@ -154,6 +154,7 @@ def test_eight_bits_for_two_moments_and_their_scales() -> None:
     assert 8 * small + 2 * large < wide < 8 * small + 2.2 * large
 
 
+@pytest.mark.slow
 def test_accumulation_checkpointing_and_eight_bits_save_and_say_how_much() -> None:
     found = plan(config_of(batch_size=16), device_kind="cuda")
     assert [one.change.split(" = ")[0] for one in found.advice[:3]] == [
@@ -164,6 +165,7 @@ def test_accumulation_checkpointing_and_eight_bits_save_and_say_how_much() -> No
     assert [one.saves for one in found.advice] == [a - b for a, b in pairwise(peaks)]
 
 
+@pytest.mark.slow
 def test_advice_keeps_its_word_and_ends_when_the_run_fits() -> None:
     first = plan(config_of(batch_size=16))
     gib = (first.peak.total - first.advice[0].saves // 2) / GIB
@@ -178,6 +180,7 @@ def test_advice_keeps_its_word_and_ends_when_the_run_fits() -> None:
     assert plan(changed, gib=gib).advice == ()
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_fit_is_refused_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     lean = config_of(batch_size=64, method="unet", ema_decay=0.0, optimizer="adamw8bit", validation_every=0)
     lean = lean.with_changes(gradient_checkpointing=True, micro_batch_size=4)

@@ -22,6 +22,7 @@ def test_the_error_of_a_deterministic_sampler_falls_at_its_order(name: str, theo
     assert errors[-1] < {1: 1e-2, 2: 5e-4}[theory]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variance", ["small", "large"])
 def test_the_distribution_of_ddpm_converges_at_first_order(variance: str) -> None:
     """2 ** 19 points: luck alone gives a distance of about 0.002, a tenth of the smallest error here."""

@@ -78,6 +78,7 @@ def test_targets(condition: str) -> None:
     assert share(pairs, "vendor") >= 0.9
 
 
+@pytest.mark.slow
 def test_targets_after_the_autoencoder() -> None:
     pairs = read("autoencoder")
     assert area_error(pairs) < 0.02 and share(pairs, "area") >= 0.96

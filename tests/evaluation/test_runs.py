@@ -149,6 +149,7 @@ def test_a_picture_that_cannot_be_written_leaves_nothing(kept: Path, tmp_path: P
         evolution(runs(kept)[0], tmp_path / "file" / "evolution.png")
 
 
+@pytest.mark.slow
 def test_command_draws_what_it_can_and_notes_the_rest(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", str(zoo), "--out", str(zoo.parent / "pictures")]) == 0
     said = capsys.readouterr()

@@ -84,6 +84,7 @@ def first_weights(config: TrainConfig) -> torch.Tensor:
     return torch.cat([named[key].flatten() for key in sorted(named)])
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_with_the_same_batch(warm, phantoms, tmp_path) -> None:
     """Five rows on two processes, in micro-batches of two, with class images, Min-SNR, dropout and validation."""
     settings = dict(

@@ -53,6 +53,7 @@ def test_a_run_left_in_the_middle_goes_on_to_the_bit(settings, name) -> None:
         assert (images == images_of(straight)[step]).all()
 
 
+@pytest.mark.slow
 def test_twice_as_many_steps_under_a_constant_rate(settings) -> None:
     """A finished run of N steps, prolonged to 2N, equals one of 2N."""
     run_to(settings("everything", "straight", steps=4, rate_schedule="constant"))
@@ -83,6 +84,7 @@ def test_a_checkpoint_holds_all_that_the_run_remembers(settings) -> None:
         assert torch.equal(saved, average.half().float()), "the model has the averaged weights"
 
 
+@pytest.mark.slow
 def test_another_micro_batch_size_gives_the_same_within_rounding(settings) -> None:
     """Rounding enters Adam through the sign of tiny gradients: a weight may be off by a fraction of the rate."""
     quick = dict(learning_rate=1e-4, rate_schedule="constant", warmup=0)
@@ -112,6 +114,7 @@ def test_stopping_after_the_last_checkpoint_but_before_the_model(settings) -> No
     assert run_to(config.with_changes(resume=True)) == [], "then nothing is left to do"
 
 
+@pytest.mark.slow
 def test_a_stop_before_the_first_checkpoint_begins_again(settings) -> None:
     """Everything is drawn from the seed, so beginning again is going on."""
     run_to(settings("everything", "straight"))
