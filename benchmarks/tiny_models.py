@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 from provenance import report
-from scipy.ndimage import binary_dilation
 
 from mame_lib.data import manifest
 from mame_lib.data.case import AREAS, DENSITIES, VENDORS, VIEWS, Attributes
 from mame_lib.data.lesions import LesionSpec
-from mame_lib.data.phantom import Phantom, draw
+from mame_lib.data.phantom import draw
 from mame_lib.data.prompts import LESION_PROMPT, compose, parse
 from mame_lib.diffusion.start import initial_noise
 from mame_lib.evaluation.attributes import measure
+from mame_lib.evaluation.autoencoder import visibility
+from mame_lib.evaluation.similarity import psnr
 from mame_lib.generation import Mame
 from mame_lib.models.inpainting import blank, box_mask, latent_mask, snap
 from mame_lib.models.latents import decode, encode_moments
@@ -49,11 +50,11 @@ def spectrum_slope(images: np.ndarray) -> float:
 def reconstruction(mame: Mame, images: np.ndarray) -> dict[str, float]:
     """PSNR in dB and spectral slopes of images and their reconstructions."""
     back = _roundtrip(mame, images).astype(float)
-    psnr = 10 * np.log10(255**2 / ((back - images) ** 2).mean((1, 2)))
+    decibels = psnr(images, back)
     return {
         "images": len(images),
-        "psnr_mean_db": round(float(psnr.mean()), 2),
-        "psnr_min_db": round(float(psnr.min()), 2),
+        "psnr_mean_db": round(float(decibels.mean()), 2),
+        "psnr_min_db": round(float(decibels.min()), 2),
         "slope_original": round(spectrum_slope(images.astype(float)), 2),
         "slope_reconstruction": round(spectrum_slope(back), 2),
     }
@@ -113,6 +114,7 @@ def filling(mame: Mame, count: int, seed: int, guidance_scale: float) -> dict[st
     ]
     side = parts.latent_shape[1]
     masks = np.stack([snap(box_mask([one.lesions[0].box], parts.image_size), 8) for one, _ in pairs])  # [N, n, n]
+    lesions, breasts = (np.stack([getattr(one, name) for one, _ in pairs]) for name in ("lesion_mask", "mask"))
     with_mass, without = (np.stack([pair[k].image for pair in pairs]) for k in (0, 1))  # [N, n, n]
     around = encode_moments(parts.vae, blank(without, masks)).mean * parts.vae.config.scaling_factor  # [N, 4, h, w]
     extra = torch.cat([latent_mask(masks, side), around], dim=1)  # [N, 5, h, w]
@@ -129,7 +131,7 @@ def filling(mame: Mame, count: int, seed: int, guidance_scale: float) -> dict[st
     }
     result: dict[str, Any] = {"images": count, "seed": seed, "guidance_scale": guidance_scale}
     for name, images in kinds.items():
-        values = [_contrast(image, one) for image, (one, _) in zip(images, pairs, strict=True)]
+        values = visibility(images, lesions, breasts).contrast
         result[name] = {"contrast_mean": round(np.mean(values).item(), 2), "sd": round(np.std(values).item(), 2)}
     apart = np.abs(made.astype(float) - _roundtrip(mame, without))[~masks].mean()
     result["change_outside_the_mask"] = round(float(apart), 2)
@@ -139,13 +141,6 @@ def filling(mame: Mame, count: int, seed: int, guidance_scale: float) -> dict[st
 def _roundtrip(mame: Mame, images: np.ndarray) -> np.ndarray:
     vae = mame.components.vae
     return decode(vae, encode_moments(vae, images).mean * vae.config.scaling_factor)
-
-
-def _contrast(image: np.ndarray, phantom: Phantom) -> float:
-    """Mean gray of the mass minus that of a ring of 4 pixels around it, within the breast."""
-    mass = phantom.lesion_mask
-    ring = binary_dilation(mass, iterations=5) & ~binary_dilation(mass, iterations=1) & phantom.mask
-    return float(image[mass].mean()) - float(image[ring].mean())
 
 
 def main() -> None:

@@ -57,8 +57,10 @@ def replace_folder(partial: Path, root: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, command: str) -> Iterator[None]:
     """Hold a lock that the system releases when the process ends, however it ends (where it has such locks).
+
+    command : whose lock it is, for the message, such as "mame prepare".
 
     Raises
     ------
@@ -74,5 +76,5 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise InputError(f"another `mame prepare` is at work in {path.parent}; wait for it to end.") from error
+            raise InputError(f"another `{command}` is at work in {path.parent}; wait for it to end.") from error
         yield

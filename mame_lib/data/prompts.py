@@ -130,6 +130,14 @@ TRAINING_PROMPTS: tuple[str, ...] = (
 )
 
 
+def understood(sentence: str) -> Attributes | None:
+    """What a sentence says, or None if it is outside the grammar."""
+    try:
+        return parse(sentence)
+    except InputError:
+        return None
+
+
 def parse(sentence: str) -> Attributes:
     """What a sentence of the grammar says; upper and lower case, spaces and a final period do not matter.
 

@@ -210,7 +210,7 @@ def _workshop(root: Path, header: dict[str, Any], overwrite: bool) -> Iterator[P
         overwrite = begun is None
     made = [parent for parent in (root.parent, *root.parent.parents) if not parent.exists()]
     work.mkdir(parents=True, exist_ok=True)
-    with locked(work / LOCK):
+    with locked(work / LOCK, "mame prepare"):
         if overwrite:
             _empty(work)
         manifest.make_folders(work)

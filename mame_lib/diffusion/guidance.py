@@ -8,8 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from mame_lib.diffusion.path import Model
+
 Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x [B, ...], t [B], context [B, L, D]) -> [B, ...]
-Model = Callable[[Tensor, Tensor], Tensor]  #             (x [B, ...], t [B]) -> [B, ...]
 
 
 def combine(free: Tensor, text: Tensor, guidance_scale: float, rescale: float = 0.0) -> Tensor:

@@ -7,7 +7,7 @@ one level to the next.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -121,3 +121,21 @@ def ask(model: Model, x: Tensor, schedule: Schedule, t: int, prediction_type: st
         predict_x0(schedule, x, output, t, prediction_type),
         predict_epsilon(schedule, x, output, t, prediction_type),
     )
+
+
+Step = Callable[[Tensor, Tensor, Tensor, Level, Level], Tensor]  # x, x_0, noise [B, ...], here, there -> x [B, ...]
+
+
+def descend(
+    model: Model, x_T: Tensor, schedule: Schedule, timesteps: Timesteps, prediction_type: str, step: Step
+) -> Iterator[SamplerState]:
+    """Walk a path with one call of the network at each level: ask, step, yield.
+
+    A sampler without memory is a `step`: from x at the level `here` and what the network says there about x_0 and the
+    noise to x at the level `there`.
+    """
+    x = x_T.float()  # [B, ...]
+    for number, (here, there) in enumerate(pairwise(levels(schedule, timesteps))):
+        x0, epsilon = ask(model, x, schedule, here.t, prediction_type)  # 2 x [B, ...]
+        x = step(x, x0, epsilon, here, there)
+        yield SamplerState(number, here.t, x, x0, there.t)

@@ -28,6 +28,7 @@ from mame_lib.diffusion.path import (
     SamplerState,
     Timesteps,
     ask,
+    descend,
     levels,
     timesteps,
 )
@@ -64,15 +65,16 @@ def ddpm(
     _check_generators(generators, x_T)
     if variance not in ("small", "large"):
         raise ValueError(f"unknown variance {variance!r}: use small (posterior) or large (beta).")
-    x = x_T.float()  # [B, ...]
-    for step, (here, there) in enumerate(pairwise(levels(schedule, timesteps))):
-        x0, _ = ask(model, x, schedule, here.t, prediction_type)  # [B, ...]
+
+    def step(x: Tensor, x0: Tensor, epsilon: Tensor, here: Level, there: Level) -> Tensor:
         alpha, beta = _one_step(here, there)
-        x = (there.signal * beta * x0 + math.sqrt(alpha) * there.sigma**2 * x) / here.sigma**2
-        if there.sigma > 0:  # "z = 0 if t = 1": the last step adds no noise
-            spread = beta * there.sigma**2 / here.sigma**2 if variance == "small" else beta
-            x = x + math.sqrt(spread) * _fresh_noise(generators, x)
-        yield SamplerState(step, here.t, x, x0, there.t)
+        x = (there.signal * beta * x0 + math.sqrt(alpha) * there.sigma**2 * x) / here.sigma**2  # [B, ...]
+        if there.sigma == 0:  # "z = 0 if t = 1": the last step adds no noise
+            return x
+        spread = beta * there.sigma**2 / here.sigma**2 if variance == "small" else beta
+        return x + math.sqrt(spread) * _fresh_noise(generators, x)
+
+    return descend(model, x_T, schedule, timesteps, prediction_type, step)
 
 
 def ddim(
@@ -97,15 +99,14 @@ def ddim(
         raise ValueError(f"eta must lie between 0 (deterministic) and 1 (DDPM), got {eta}.")
     if eta > 0:
         _check_generators(generators, x_T)
-    x = x_T.float()  # [B, ...]
-    for step, (here, there) in enumerate(pairwise(levels(schedule, timesteps))):
-        x0, epsilon = ask(model, x, schedule, here.t, prediction_type)  # 2 x [B, ...]
+
+    def step(x: Tensor, x0: Tensor, epsilon: Tensor, here: Level, there: Level) -> Tensor:
         _, beta = _one_step(here, there)
         fresh = eta * math.sqrt(beta) * there.sigma / here.sigma  # standard deviation, Eq. 16
-        x = there.signal * x0 + math.sqrt(there.sigma**2 - fresh**2) * epsilon
-        if fresh > 0:
-            x = x + fresh * _fresh_noise(generators, x)
-        yield SamplerState(step, here.t, x, x0, there.t)
+        x = there.signal * x0 + math.sqrt(there.sigma**2 - fresh**2) * epsilon  # [B, ...]
+        return x + fresh * _fresh_noise(generators, x) if fresh > 0 else x
+
+    return descend(model, x_T, schedule, timesteps, prediction_type, step)
 
 
 def euler(
@@ -124,12 +125,11 @@ def euler(
 
     `generators` is accepted and ignored. Raises ValueError for a path from zero signal, where s is infinite.
     """
-    path = _with_signal(levels(schedule, timesteps))
-    x = x_T.float()  # [B, ...]
-    for step, (here, there) in enumerate(pairwise(path)):
-        x0, slope = ask(model, x, schedule, here.t, prediction_type)  # 2 x [B, ...]
-        x = _along(x, slope, here, there)
-        yield SamplerState(step, here.t, x, x0, there.t)
+    _with_signal(levels(schedule, timesteps))
+    return descend(
+        model, x_T, schedule, timesteps, prediction_type,
+        lambda x, x0, epsilon, here, there: _along(x, epsilon, here, there),
+    )  # fmt: skip
 
 
 def heun(

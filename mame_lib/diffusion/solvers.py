@@ -17,7 +17,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from mame_lib.diffusion.path import Generators, Level, Model, SamplerState, Timesteps, ask, levels
+from mame_lib.diffusion.path import Generators, Level, Model, SamplerState, Timesteps, ask, descend, levels
 from mame_lib.diffusion.schedule import Schedule
 
 
@@ -64,11 +64,10 @@ def dpm_solver_pp_1s(
 
     DDIM with eta = 0 in other words, which a test holds it to. `generators` is accepted and ignored.
     """
-    x = x_T.float()  # [B, ...]
-    for step, (here, there) in enumerate(pairwise(levels(schedule, timesteps))):
-        x0, _ = ask(model, x, schedule, here.t, prediction_type)  # [B, ...]
-        x = _advance(x, x0, here, there)
-        yield SamplerState(step, here.t, x, x0, there.t)
+    return descend(
+        model, x_T, schedule, timesteps, prediction_type,
+        lambda x, x0, epsilon, here, there: _advance(x, x0, here, there),
+    )  # fmt: skip
 
 
 def dpm_solver_pp_2s(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.special import expit, ndtr
 
-from mame_lib.data.case import DENSITIES, VENDORS, VIEWS, area_class
+from mame_lib.data.case import AREAS, DENSITIES, VENDORS, VIEWS, Attributes, area_class
 from mame_lib.data.masks import Mask, breast_mask, chest_wall_side
 from mame_lib.errors import InputError
 from mame_lib.evaluation.reader import Frame, load_reader, network_input, read
@@ -34,7 +34,7 @@ _SENSITIVITIES = (0.75, 1.33)
 # over log-odds of -1 to 1).
 _AREA_SD = (0.0005, 2.6)
 _MUSCLE_SD = (0.003, 0.8)
-_LEAST = 0.005  # a smaller share of the image is no breast
+SMALLEST_BREAST = 0.005  # a smaller share of the image is no breast
 _NOTHING = {"view": 0.0, "vendor": 0.0, "root": 0.0, "root_sd": 1.0}  # the row of an image without a breast
 
 
@@ -69,6 +69,16 @@ class Measured:
     vendor: str
     vendor_score: float
 
+    def chances(self, asked: Attributes) -> dict[str, float]:
+        """For each attribute that `asked` names and pixels can show, the chance 0..1 that it is as asked."""
+        tables = {
+            "vendor": {"siemens": self.vendor_score, "hologic": 1 - self.vendor_score},
+            "view": {"MLO": self.view_score, "CC": 1 - self.view_score},
+            "area": dict(zip(AREAS, self.area_chances, strict=True)),
+            "density": dict(zip(DENSITIES, self.density_chances, strict=True)),
+        }
+        return {name: table[word] for name, table in tables.items() if (word := getattr(asked, name)) is not None}
+
 
 def measure(image: NDArray[np.uint8]) -> Measured:
     """Read the attributes of a uint8 [n, n] mammogram, n >= 32, either facing; about 9 ms at 128 px, 17 at 512.
@@ -99,7 +109,7 @@ def measure_all(images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> list
     frames: dict[int, Frame] = {}
     inputs = []
     for k, (image, mask, side) in enumerate(zip(images, masks, sides, strict=True)):
-        if mask.mean() >= _LEAST:
+        if mask.mean() >= SMALLEST_BREAST:
             faced = _facing_left(mask, side)
             frames[k] = Frame.around(faced)
             inputs.append(network_input(_facing_left(image, side), faced, frames[k]))

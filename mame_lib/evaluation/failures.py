@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mame_lib.data.case import AREAS, DENSITIES, Attributes
+from mame_lib.data.case import Attributes
 from mame_lib.data.masks import Mask, breast_mask
-from mame_lib.data.prompts import parse
+from mame_lib.data.prompts import understood
 from mame_lib.errors import InputError
 from mame_lib.evaluation.attributes import Measured, measure_all
 from mame_lib.evaluation.outline import oddities
@@ -179,7 +179,7 @@ def met(found: Measured, asked: Attributes) -> Verdict:
     Below `CHANCE` the prompt is not met, above one half it is, in between it cannot be said. The score is the
     logarithm of that chance over that of the limit. Lesions are not measured, laterality belongs to `nonsense`.
     """
-    chances = _chances(found, asked)
+    chances = found.chances(asked)
     if not chances:
         return Verdict(None, math.nan, "the prompt asks for nothing that is measured")
     name, chance = min(chances.items(), key=lambda item: item[1])
@@ -189,28 +189,13 @@ def met(found: Measured, asked: Attributes) -> Verdict:
     return Verdict(None if CHANCE <= chance < 0.5 else chance < CHANCE, score, reason)
 
 
-def _chances(found: Measured, asked: Attributes) -> dict[str, float]:
-    """Chance of each asked word, 0..1."""
-    mlo, siemens = found.view_score, found.vendor_score
-    tables = {
-        "vendor": {"siemens": siemens, "hologic": 1 - siemens},
-        "view": {"MLO": mlo, "CC": 1 - mlo},
-        "area": dict(zip(AREAS, found.area_chances, strict=True)),
-        "density": dict(zip(DENSITIES, found.density_chances, strict=True)),
-    }
-    return {name: tables[name][word] for name, word in asked.to_dict().items() if name in tables}
-
-
 def _asked(prompt: Prompt) -> Attributes:
     """What a prompt says; nothing if it is outside the grammar."""
     if isinstance(prompt, Attributes):
         return prompt
     if not isinstance(prompt, str):
         raise InputError(f"a prompt is a sentence or Attributes, not {type(prompt).__name__}.")
-    try:
-        return parse(prompt)
-    except InputError:
-        return Attributes()
+    return understood(prompt) or Attributes()
 
 
 def _with_prompt(image: Gray, asked: Attributes, found: Measured) -> Examination:

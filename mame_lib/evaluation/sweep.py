@@ -16,7 +16,6 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from mame_lib.evaluation.sweep_models import Model, Shelf, weights_hash
 from mame_lib.evaluation.sweep_rows import KEY, Row, read_csv, row_of
 from mame_lib.generation import Generated, Mame
 from mame_lib.models.components import NOTICE
+from mame_lib.training.run import versions
 
 Progress = Callable[[Iterator[Any], int], Iterable[Any]]
 
@@ -239,6 +239,6 @@ def _provenance(grid: Grid, folder: Folder, shelf: Shelf) -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "device": str(shelf.take(grid.models[0]).components.device),
-        "versions": {name: version(name) for name in ("numpy", "torch", "diffusers", "transformers")},
+        "versions": versions(),
         "notice": NOTICE,
     }

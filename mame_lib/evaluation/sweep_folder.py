@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -155,11 +155,7 @@ class Folder:
 
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(root / LOCK))
-        except InputError as error:
-            raise InputError(f"another `mame sweep` is at work in {root}; wait for it to end.") from error
+    with locked(root / LOCK, "mame sweep"):
         try:
             yield
         finally:

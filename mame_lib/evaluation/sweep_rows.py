@@ -15,16 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mame_lib.data.case import AREAS, DENSITIES, Attributes
-from mame_lib.data.prompts import parse
+from mame_lib.data.case import Attributes
+from mame_lib.data.prompts import understood
 from mame_lib.errors import InputError
-from mame_lib.evaluation.attributes import Measured
+from mame_lib.evaluation.attributes import SMALLEST_BREAST, Measured
 from mame_lib.generation import Generated
 
 ASKABLE = ("vendor", "view", "area", "density")  # what a sentence can ask and the pixels can answer
 YES, NO, UNKNOWN = "yes", "no", "unknown"
 SURE = 0.75  # a chance of this or more is a yes, of 1 - this or less a no
-SMALLEST_BREAST = 0.005  # of the image; below it `measure` reads nothing but the mask
 
 _DIGITS = 6  # after the point, of what was measured
 
@@ -98,46 +97,24 @@ def row_of(
     made: Generated, said: Measured, *, weights: str, file: str = "", image: NDArray[np.uint8] | None = None
 ) -> Row:
     """The row of a generated image and what was measured on it."""
-    asked, known = asked_by(made.prompt)
-    chances = {name: _chance(said, name, value) for name, value in asked.items()}
-    judged = {name: _judge(said, value, chances[name], known) for name, value in asked.items()}
+    asked = understood(made.prompt)
+    sure = said.chances(asked or Attributes())
+    chances = {name: sure.get(name) for name in ASKABLE}
+    judged = {name: UNKNOWN if asked is None else _judge(said, chances[name]) for name in ASKABLE}
     recipe = {name: getattr(made, name) for name in KEY}
     names = set(COLUMNS) - set(recipe)
     values: dict[str, Any] = {
         **recipe,
         **{name: _rounded(value) for name, value in vars(said).items() if name in names},
-        **{f"asked_{name}": value for name, value in asked.items()},
+        **{f"asked_{name}": getattr(asked, name, None) or "" for name in ASKABLE},
         **{f"chance_{name}": _rounded(value) for name, value in chances.items()},
         **{f"obeyed_{name}": value for name, value in judged.items()},
     }
     return Row(file=file, weights=weights, image=image, **values)
 
 
-def asked_by(prompt: str) -> tuple[dict[str, str], bool]:
-    """What a sentence asks, by the names of `ASKABLE` ("" for nothing), and whether the grammar knows it."""
-    try:
-        said, known = parse(prompt), True
-    except InputError:
-        said, known = Attributes(), False
-    return {name: getattr(said, name) or "" for name in ASKABLE}, known
-
-
-def _chance(said: Measured, name: str, asked: str) -> float | None:
-    """Probability that the image has the word that was asked."""
-    if not asked:
-        return None
-    if name == "area":
-        return said.area_chances[AREAS.index(asked)]
-    if name == "density":
-        return said.density_chances[DENSITIES.index(asked)]
-    score, positive = (said.view_score, "MLO") if name == "view" else (said.vendor_score, "siemens")
-    return score if asked == positive else 1 - score
-
-
-def _judge(said: Measured, asked: str, chance: float | None, known: bool) -> str:
-    if not known:
-        return UNKNOWN
-    if not asked or chance is None:
+def _judge(said: Measured, chance: float | None) -> str:
+    if chance is None:  # nothing was asked
         return ""
     if said.area_ratio < SMALLEST_BREAST or 1 - SURE < chance < SURE:
         return UNKNOWN

@@ -9,7 +9,7 @@ CPU, so only there it is done.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +39,9 @@ def upsamplers(block: Any) -> list[Layer]:
 
 
 def _folded(upsampler: Any) -> Layer:
-    conv = upsampler.conv
+    conv, as_it_is = upsampler.conv, cast(Layer, upsampler)
     if conv.weight.device.type != "cpu":
-        return upsampler  # type: ignore[no-any-return]
+        return as_it_is
     kernel = fold(conv.weight.detach())  # [I, O, 4, 4]
     if conv.weight.is_contiguous(memory_format=torch.channels_last):
         kernel = kernel.to(memory_format=torch.channels_last)
@@ -74,7 +74,7 @@ def decoder(vae: AutoencoderKL) -> Layer:
         and can_fold(vae.decoder.up_blocks)
     )  # fmt: skip
     if not known:
-        return lambda z: vae.decode(z).sample  # type: ignore[no-any-return]
+        return lambda z: cast(Tensor, vae.decode(z).sample)
     net: Any = vae.decoder
     folded = [upsamplers(block) for block in net.up_blocks]
 
@@ -86,6 +86,6 @@ def decoder(vae: AutoencoderKL) -> Layer:
                 h = layer(h, temb=None)
             for layer in doubling:
                 h = layer(h)  # [B, C, 2h, 2w]
-        return net.conv_out(net.conv_act(net.conv_norm_out(h)))  # type: ignore[no-any-return]  # [B, 3, H, W]
+        return cast(Tensor, net.conv_out(net.conv_act(net.conv_norm_out(h))))  # [B, 3, H, W]
 
     return decode

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -51,10 +51,11 @@ class Walk:
         watched = unet._forward_pre_hooks or unet._forward_hooks
         if not self.known or unet.training or watched or x.shape[2] % halved or x.shape[3] % halved:
             times = len(context) // len(x)
-            return unet(x.repeat(times, 1, 1, 1), t.repeat(times), encoder_hidden_states=context).sample  # type: ignore[no-any-return]
+            answer = unet(x.repeat(times, 1, 1, 1), t.repeat(times), encoder_hidden_states=context)
+            return cast(Tensor, answer.sample)
         with torch.inference_mode():  # a little cheaper than no_grad; the copy is an ordinary tensor again
-            answer = self._ours(x, t, context)
-        return answer.clone()
+            ours = self._ours(x, t, context)
+        return ours.clone()
 
     def _ours(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
         unet = self.unet
@@ -80,7 +81,7 @@ class Walk:
                     h = _transformer(transformer, h, context)
             for upsampler in doubling:
                 h = upsampler(h)  # [., C, 2h, 2w]
-        return unet.conv_out(unet.conv_act(unet.conv_norm_out(h)))  # type: ignore[no-any-return]
+        return cast(Tensor, unet.conv_out(unet.conv_act(unet.conv_norm_out(h))))
 
 
 def _layers(block: Any) -> Iterator[tuple[Any, Any]]:
@@ -120,7 +121,7 @@ def _joined(layer: Any, h: Tensor, skip: Tensor, emb: Tensor) -> Tensor:
     (once, straight), (shared, straight_shared) = parts  # of h: [2B, C, h, w]; of the skip: [B, C, h, w]
     shared = shared + conv.bias[:, None, None] + _time(layer, emb, len(skip))
     y = layer.conv2(silu(layer.norm2(once + _twice(shared, len(h)))))
-    return y + straight + _twice(straight_shared + shortcut.bias[:, None, None], len(h))  # type: ignore[no-any-return]
+    return cast(Tensor, y + straight + _twice(straight_shared + shortcut.bias[:, None, None], len(h)))
 
 
 def _transformer(layer: Any, h: Tensor, context: Tensor) -> Tensor:
@@ -138,7 +139,7 @@ def _transformer(layer: Any, h: Tensor, context: Tensor) -> Tensor:
         x = x + block.ff(block.norm3(x))
     x = layer.proj_out(x).transpose(1, 2) if linear else x.transpose(1, 2)
     x = x.unflatten(2, h.shape[2:])  # [., C, h, w]
-    return h + (x if linear else layer.proj_out(x))  # type: ignore[no-any-return]
+    return cast(Tensor, h + (x if linear else layer.proj_out(x)))
 
 
 def _attention(layer: Any, x: Tensor, context: Tensor) -> Tensor:
@@ -146,7 +147,7 @@ def _attention(layer: Any, x: Tensor, context: Tensor) -> Tensor:
     projections = ((layer.to_q, x), (layer.to_k, context), (layer.to_v, context))
     q, k, v = (project(rows).unflatten(2, (layer.heads, -1)).transpose(1, 2) for project, rows in projections)
     mixed = scaled_dot_product_attention(q, k, v)  # [., heads, P, d]
-    return layer.to_out[0](mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]  # [., P, C]
+    return cast(Tensor, layer.to_out[0](mixed.transpose(1, 2).flatten(2)))  # [., P, C]
 
 
 def _known(unet: Any) -> bool:

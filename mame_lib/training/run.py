@@ -98,7 +98,7 @@ class RunFolder:
             "optimizer": reasons[1],
             "processes": self.world.size,
             "git": _git_revision(),
-            "versions": {"mame-lib": __version__, "python": platform.python_version(), **_versions()},
+            "versions": {"mame-lib": __version__, "python": platform.python_version(), **versions()},
             "machine": {
                 "system": platform.platform(), "cpus": os.cpu_count(), "threads": torch.get_num_threads(),
                 "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -266,7 +266,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide what is computed, as far as they are installed."""
     found = {}
     for package in PACKAGES:
         try:
