@@ -125,7 +125,7 @@ def euler(
 
     `generators` is accepted and ignored. Raises ValueError for a path from zero signal, where s is infinite.
     """
-    _with_signal(levels(schedule, timesteps))
+    _check_signal(levels(schedule, timesteps))
     return descend(
         model, x_T, schedule, timesteps, prediction_type,
         lambda x, x0, epsilon, here, there: _along(x, epsilon, here, there),
@@ -149,8 +149,15 @@ def heun(
 
     `generators` is accepted and ignored. Raises ValueError for a path from zero signal.
     """
-    path = _with_signal(levels(schedule, timesteps))
-    x, calls = x_T.float(), 0  # [B, ...]
+    path = levels(schedule, timesteps)
+    _check_signal(path)
+    return _heun(model, x_T.float(), schedule, path, prediction_type)
+
+
+def _heun(
+    model: Model, x: Tensor, schedule: Schedule, path: list[Level], prediction_type: str
+) -> Iterator[SamplerState]:
+    calls = 0
     for here, there in pairwise(path):
         x0, slope = ask(model, x, schedule, here.t, prediction_type)  # 2 x [B, ...]
         trial = _along(x, slope, here, there)
@@ -183,10 +190,9 @@ def _along(x: Tensor, slope: Tensor, here: Level, there: Level) -> Tensor:
     return there.signal * (x / here.signal + (there.ratio - here.ratio) * slope)
 
 
-def _with_signal(path: list[Level]) -> list[Level]:
+def _check_signal(path: list[Level]) -> None:
     if path[0].signal == 0.0:
         raise ValueError("at zero terminal SNR sigma / signal is infinite: sample with ddim, ddpm or dpm_solver_pp.")
-    return path
 
 
 def _fresh_noise(generators: Generators, x: Tensor) -> Tensor:

@@ -55,6 +55,13 @@ def test_a_layout_goes_through_us_and_back_to_diffusers(
     assert np.abs(image - decode(parts.vae, mine)).max() <= 1
 
 
+@pytest.mark.parametrize("sampler", ["euler", "heun"])
+def test_a_sampler_that_cannot_start_from_zero_signal_says_so(miniatures: dict[str, Path], sampler: str) -> None:
+    parts = Components.load(miniatures["sd2-zero"])
+    with pytest.raises(InputError, match="zero terminal SNR"):
+        draw(parts, noise_for(parts), sampler=sampler)
+
+
 def test_the_scheduler_is_saved_as_models_are_validated(miniatures: dict[str, Path], tmp_path: Path) -> None:
     for layout, prediction, rescaled in (
         ("sd15", "epsilon", False), ("sd2", "v_prediction", False), ("sd2-zero", "v_prediction", True),
