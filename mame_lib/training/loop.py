@@ -222,10 +222,11 @@ def _steps(
     unfinished = state.world.any(not run.has_model(), state.components.device)  # the machine went down near the end
     if state.step >= config.steps and unfinished:
         yield StepResult(state.step, nothing, nothing, 0.0, 0.0, model=run.save_model(config, state, components))
-    for batch in _batches(config, prepared, state):
-        whole = False
-        try:
+    whole = False  # whether the state is that of a finished step of this loop
+    try:
+        for batch in _batches(config, prepared, state):
             with whole_steps(state.world, state.components.device, noted) as asked_to_stop:
+                whole = False
                 rate = config.learning_rate_at(state.step)
                 losses, norm = train_step(state, batch, config)
                 _count_bad(config, run, state, batch, prepared.training_set, norm)
@@ -244,10 +245,10 @@ def _steps(
             yield StepResult(
                 step, losses, norm, rate, time.perf_counter() - began, images, validator.prompts, held_out, model
             )
-        except (GeneratorExit, KeyboardInterrupt, SystemExit):
-            if whole and state.world.size == 1:  # several processes would have to leave at the same step
-                run.checkpoint(state)
-            raise
+    except (GeneratorExit, KeyboardInterrupt, SystemExit):  # at a yield, or while the next batch is waited for
+        if whole and state.world.size == 1:  # several processes would have to leave at the same step
+            run.checkpoint(state)
+        raise
 
 
 def _batches(config: TrainConfig, prepared: Prepared, state: TrainState) -> Iterator[Batch]:

@@ -22,6 +22,14 @@ from tests.training.support import config_of, files_of, log_of, mame, options_of
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """A shell that starts the tests in the background tells them to ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def logged(run: Path) -> int:
     """The last step in the log, 0 before there is one."""
     try:
@@ -83,6 +91,26 @@ def test_a_signal_in_a_step_waits_until_the_step_is_whole(phantoms, tmp_path, mo
     status = main(["train", *options_of(config)])
     assert status == {signal.SIGTERM: 143, signal.SIGINT: 130}[number]
     assert signal.getsignal(number) == before, "handlers are put back"
+    assert [p.name for p in complete_checkpoints(config.out / "checkpoints")] == ["step-000002"]
+    assert [line["step"] for line in log_of(config.out)] == [1, 2]
+
+
+@pytest.mark.parametrize("request_to_stop", [SystemExit(143), KeyboardInterrupt()])
+def test_a_request_to_stop_between_two_steps_keeps_the_first(phantoms, tmp_path, monkeypatch, request_to_stop) -> None:
+    """It comes while the third batch is waited for: two steps are done, and the second is saved."""
+    import mame_lib.training.loop as loop
+
+    real = loop.batch_of_step
+
+    def interrupted(data, config, step, *more):
+        if step == 2:
+            raise request_to_stop
+        return real(data, config, step, *more)
+
+    monkeypatch.setattr(loop, "batch_of_step", interrupted)
+    config = config_of(data=phantoms, out=tmp_path / "run", steps=5, log_every=1, batch_size=2)
+    with pytest.raises(type(request_to_stop)):
+        list(fit(config))
     assert [p.name for p in complete_checkpoints(config.out / "checkpoints")] == ["step-000002"]
     assert [line["step"] for line in log_of(config.out)] == [1, 2]
 
