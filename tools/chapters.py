@@ -33,6 +33,7 @@ from nbformat import NotebookNode
 
 BUILD = ROOT / "_build"
 NOTEBOOKS = ROOT / ".cache" / "notebooks"  # not below _build: nbmake does not look there
+MATPLOTLIB = ROOT / ".cache" / "matplotlib"  # the chapters' own: no settings and no list of fonts of another program
 MEASURED = BUILD / "measured"
 SILENT = {
     "HF_HUB_OFFLINE": "1",
@@ -123,11 +124,26 @@ def execute(todo: list[Chapter], workers: int = 2) -> int:
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT / "tools"), os.environ.get("PYTHONPATH")])),
         "MAME_MEASURED": str(MEASURED),
+        "MPLCONFIGDIR": str(MATPLOTLIB),
     }  # fmt: skip
+    # The list of fonts is made before two kernels want it at once: a slow machine would be told of it in a chapter.
+    fonts = [sys.executable, "-c", "import matplotlib.font_manager"]
+    subprocess.run(fonts, env=environment, capture_output=True, check=True)
     done = subprocess.run(command, cwd=NOTEBOOKS, env=environment, capture_output=True, text=True)
     if done.returncode:
         print(done.stdout + done.stderr, file=sys.stderr)
     return done.returncode
+
+
+def complaints(chapter: Chapter) -> list[str]:
+    """What the cells of an executed chapter wrote to stderr, which must be nothing."""
+    notebook = nbformat.read(chapter.executed, as_version=4)
+    return [
+        f"{chapter.name}, a cell that begins {cell.source.strip().splitlines()[0]!r}, wrote to stderr:\n{output.text}"
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if output.output_type == "stream" and output.name == "stderr"
+    ]
 
 
 def keep(chapter: Chapter) -> None:
@@ -180,7 +196,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Executing {', '.join(c.name for c in todo)}.", flush=True)
         status = execute(todo)
         for chapter in todo:
-            if chapter.record.exists():  # written by nbmemory for the notebooks that passed
+            if not chapter.record.exists():  # nbmemory writes it for the notebooks that passed
+                continue
+            if told := complaints(chapter):
+                status = 1
+                print("\n".join(told), file=sys.stderr)
+            else:
                 keep(chapter)
         print(f"Chapters executed in {time.monotonic() - start:.0f} s.", flush=True)
     else:

@@ -7,6 +7,14 @@
 
 Each is trained in rounds on its own phantoms, each round from the averaged weights of the one before. Work and
 checkpoints lie in build/NAME; the same command goes on where it was stopped.
+
+The variants are not shipped: they answer what a choice of the recipe is good for (chapters 09, 10 and 12). The first
+three are short trainings of `fused`, alike but for one setting; the last goes on from the shipped `fused`:
+
+    python tools/train_tiny_models.py fused-short
+    python tools/train_tiny_models.py fused-frozen-text
+    python tools/train_tiny_models.py fused-no-dropout
+    python tools/train_tiny_models.py fused-zero-snr
 """
 
 from __future__ import annotations
@@ -40,35 +48,43 @@ class Recipe:
     phantoms: dict[str, Any]
     rounds: tuple[tuple[str, int], ...]
     preset: str = "tiny"
+    base: str | None = None  # None: the preset's own
     settings: dict[str, Any] = field(default_factory=dict)
 
 
 SHARED: dict[str, Any] = {"batch_size": 32, "ema_decay": 0.995, "validation_every": 200, "checkpoint_every": 100}
 LESIONS = {"lesions": 1.0, "lesion_kind": "mass"}
+FUSED = {"count": 4000, "seed": 23}
 RECIPES = {
     "hologic": Recipe({"count": 2500, "seed": 21, "vendor": "hologic"}, (("structure", 900), ("texture", 500))),
     "siemens": Recipe({"count": 2500, "seed": 22, "vendor": "siemens"}, (("structure", 900), ("texture", 900))),
     "fused": Recipe(
-        {"count": 4000, "seed": 23},
-        (("structure", 1300), ("texture", 1300), ("structure", 1200), ("texture", 600)),
+        FUSED, (("structure", 1300), ("texture", 1300), ("structure", 1200), ("texture", 600)),
     ),
     "inpaint": Recipe(
         {"count": 2500, "seed": 24, **LESIONS}, (("structure", 600), ("texture", 1200)), preset="tiny-inpaint",
         settings={"mask_loss_weight": 20.0},
     ),
 }
+SHORT = (("structure", 500),)
+VARIANTS = {
+    "fused-short": Recipe(FUSED, SHORT),
+    "fused-frozen-text": Recipe(FUSED, SHORT, settings={"method": "unet"}),
+    "fused-no-dropout": Recipe(FUSED, SHORT, settings={"caption_dropout": 0.0}),
+    "fused-zero-snr": Recipe(FUSED, (("texture", 1200),), base="fused", settings={"zero_terminal_snr": True}),
+}
 
 
 def train(name: str, work: Path) -> Path:
     """Draw the phantoms and train the rounds that are not there yet; the folder of the last model."""
-    recipe, data = RECIPES[name], work / "phantoms"
+    recipe, data = {**RECIPES, **VARIANTS}[name], work / "phantoms"
     if not data.exists():
         manifest.write(data, phantom_source(**recipe.phantoms), source="phantom", settings=recipe.phantoms)
     model: Path | None = None
     for number, (kind, steps) in enumerate(recipe.rounds, start=1):
         run = work / f"round-{number}"
         config = TrainConfig(
-            data=data, out=run, preset=recipe.preset, base=None if model is None else str(model), steps=steps,
+            data=data, out=run, preset=recipe.preset, base=recipe.base if model is None else str(model), steps=steps,
             seed=1336 + number, resume=(run / "config.json").exists(), **SHARED, **ROUNDS[kind], **recipe.settings,
         )  # fmt: skip
         if not (run / "model").exists():
@@ -81,16 +97,19 @@ def train(name: str, work: Path) -> Path:
 
 
 def main() -> None:
-    """Train one model and put it among the shipped ones; its card stays."""
+    """Train one model and put it among the shipped ones; its card stays. A variant stays in its last run folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=RECIPES)
+    parser.add_argument("name", choices=(*RECIPES, *VARIANTS))
     parser.add_argument("--work", type=Path, help="(default: build/NAME)")
     parser.add_argument("--out", type=Path, help="(default: the library's weights/NAME)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = train(options.name, options.work or Path("build") / options.name)
-    write_shipped(Components.load(model), options.out or WEIGHTS / options.name)
+    if options.name in VARIANTS:
+        print(model)
+    else:
+        write_shipped(Components.load(model), options.out or WEIGHTS / options.name)
 
 
 if __name__ == "__main__":

@@ -139,15 +139,25 @@ def verify(folder: str | Path, rows: int = 5, seed: int = 0, models: Sequence[Mo
     InputError
         As `read`; if an image is missing; or if no model has the weights that the sweep was made with.
     """
-    if rows < 1:
-        raise InputError(f"rows is {rows}, but must be at least 1.")
     root, stored = Path(folder), read(folder)
-    chosen = sorted(np.random.default_rng(seed).permutation(len(stored))[:rows])
-    left = [stored[k] for k in chosen]
     if not models:
         gone = [name for name in read_header(root).get("folders", ()) if not Path(name).is_dir()]
-        if away := [row.model for row in left if row.model in gone]:
+        if away := [row.model for row in _drawn(stored, rows, seed) if row.model in gone]:
             raise InputError(f"the model {away[0]} of this sweep was a folder; say where it lies with --model.")
+    return verify_rows(stored, rows, seed, models, root=root)
+
+
+def verify_rows(
+    stored: Sequence[Row], rows: int = 5, seed: int = 0, models: Sequence[Model] = (), *, root: Path | None = None
+) -> list[Check]:
+    """As `verify`, for rows that were read from anywhere. root: the folder of their images; None compares no pixels.
+
+    Raises
+    ------
+    InputError
+        If an image is missing, or if no model has the weights that the rows were made with.
+    """
+    left = _drawn(stored, rows, seed)
     shelf = Shelf(models or list(dict.fromkeys(row.model for row in left)))
     checks = []
     for name in shelf.names:
@@ -163,11 +173,17 @@ def verify(folder: str | Path, rows: int = 5, seed: int = 0, models: Sequence[Mo
     return sorted(checks, key=lambda check: stored.index(check.row))
 
 
-def _check(root: Path, row: Row, mame: Mame) -> Check:
+def _drawn(stored: Sequence[Row], rows: int, seed: int) -> list[Row]:
+    if rows < 1:
+        raise InputError(f"rows is {rows}, but must be at least 1.")
+    return [stored[k] for k in sorted(np.random.default_rng(seed).permutation(len(stored))[:rows])]
+
+
+def _check(root: Path | None, row: Row, mame: Mame) -> Check:
     (image,) = _generate(mame, Cell(*(getattr(row, name) for name in Cell._fields)), row.seed, row.index, 1)
     again = row_of(image, measure(image.pixels), weights=row.weights)
     drift = max(abs(getattr(again, name) - getattr(row, name)) for name in _DRIFTING)
-    if not row.file:
+    if not row.file or root is None:
         return Check(row, None, drift)
     before = pixels(root, row)
     if before.shape != image.pixels.shape:

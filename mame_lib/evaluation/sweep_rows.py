@@ -6,7 +6,10 @@ Rows are tidy: one an image, one value a column, so that any program can group t
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import os
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -148,21 +151,24 @@ def _maybe(value: Any) -> float | None:
 
 
 def write_csv(rows: Iterable[Row], path: Path) -> None:
-    """Write the rows with a header line, the file whole or not at all."""
+    """Write the rows with a header line, the file whole or not at all; compressed if its name ends in .gz."""
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(row.values() for row in rows)
+    data = text.getvalue().encode()
     partial = path.with_name(f"{path.name}.tmp")
-    with open(partial, "w", encoding="utf-8", newline="") as stream:
-        table = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(row.values() for row in rows)
+    partial.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)  # no date: same rows, same file
     os.replace(partial, path)
 
 
 def read_csv(path: Path) -> list[Row]:
     """The inverse of `write_csv`. Raises `InputError` if the file is missing or damaged."""
     try:
-        with open(path, encoding="utf-8", newline="") as stream:
-            return [from_values(line) for line in csv.DictReader(stream)]
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
+        return [from_values(line) for line in csv.DictReader(io.StringIO(text, newline=""))]
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise InputError(f"cannot read the sweep's rows in {path} ({reason}); run the sweep again.") from error
 

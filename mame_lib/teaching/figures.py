@@ -8,6 +8,7 @@ grey level on the page is the grey level that the code computed.
 from __future__ import annotations
 
 import io
+import logging
 import math
 import os
 import warnings
@@ -60,6 +61,7 @@ def quiet() -> None:
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # which font stands in for which is no reader's concern
 
 
 def style() -> None:

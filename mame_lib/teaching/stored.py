@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mame_lib.errors import InputError
+from mame_lib.evaluation.sweep_rows import Row, read_csv
 
 RESULTS = Path("benchmarks") / "results"
 
@@ -31,6 +32,11 @@ def stored(name: str) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); make it again with benchmarks/{name}.py.") from error
+
+
+def stored_rows(name: str) -> list[Row]:
+    """The rows of a stored sweep, such as "extrapolation"; where they come from is in `stored(name)`."""
+    return read_csv(_find(f"{name}.csv.gz"))
 
 
 def stored_images(name: str, side: int = 128) -> list[NDArray[np.uint8]]:

@@ -130,8 +130,8 @@ def test_several_models_by_name() -> None:
 
 def of_pixels(image: np.ndarray, prompt: str) -> Any:
     made = Generated(
-        pixels=image, prompt=prompt, negative_prompt="", guidance_scale=4.0, guidance_interval=None, steps=24,
-        sampler="dpm_solver_pp", seed=0, index=0, model="m",
+        pixels=image, prompt=prompt, negative_prompt="", guidance_scale=4.0, guidance_rescale=0.0,
+        guidance_interval=None, steps=24, sampler="dpm_solver_pp", seed=0, index=0, model="m",
     )  # fmt: skip
     return row_of(made, measure(image), weights="w")
 
