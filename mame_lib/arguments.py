@@ -240,10 +240,14 @@ def _add_generate(commands: Any) -> None:
     add("--count", type=_whole(1), default=1, help="number of images (default: 1)")
     add("--steps", type=_whole(1, 1000), default=24, help="sampler steps (default: 24)")
     add("--guidance-scale", type=_real, default=4.0, help="1: no guidance (default: 4)")
+    rescale_help = "0 to 1: take back the spread that guidance adds (default: the model's own, mostly 0)"
+    add("--guidance-rescale", type=_real, metavar="PHI", help=rescale_help)
     interval_help = "guidance at these timesteps only, 0 to 999; others take half the time (default: at all)"
     add("--guidance-interval", type=_whole(0), nargs=2, metavar=("LOW", "HIGH"), help=interval_help)
     add("--negative-prompt", default="", help="what to steer away from")
     add("--batch-size", type=_whole(1), help="images made at once; does not change them")
+    add("--quality", choices=("screen",), help="screen: draw again what shows one of the paper's four failures")
+    add("--most-tries", type=_whole(1), default=8, help="draws of one image under --quality (default: 8)")
     command.set_defaults(command="generate")
 
 

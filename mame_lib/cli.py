@@ -234,14 +234,23 @@ def _generate(arguments: argparse.Namespace) -> int:
         arguments.prompt,
         negative_prompt=arguments.negative_prompt,
         guidance_scale=arguments.guidance_scale,
+        guidance_rescale=arguments.guidance_rescale,
         guidance_interval=None if interval is None else tuple(interval),
         steps=arguments.steps,
         seed=arguments.seed,
         count=arguments.count,
+        quality=arguments.quality,
+        most_tries=arguments.most_tries,
         **options,
     )
+    redrawn = bad = 0
     for image, name in zip(with_bar(images, arguments.count, "image"), names, strict=True):
         print(image.save(name))
+        redrawn += image.redrawn > 0
+        bad += (image.badness or 0) > 1
+    if arguments.quality:
+        rest = f"; {bad} of them failed every time, the least bad was kept" if bad else ""
+        print(f"redrew {redrawn} of {arguments.count}{rest}")
     return 0
 
 

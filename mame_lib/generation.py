@@ -25,8 +25,7 @@ from mame_lib.models.components import NOTICE, Components
 from mame_lib.models.latents import decode
 from mame_lib.models.sampling import sample_states
 from mame_lib.models.text import PromptStates
-
-Prompt = str | Attributes
+from mame_lib.redraw import MOST_TRIES, Asked, Judge, Prompt, judge_for, redraw_seed, screened
 
 
 @dataclass(frozen=True)
@@ -34,18 +33,25 @@ class Generated:
     """One synthetic image with all that is needed to make it again.
 
     `pixels` is uint8 `[n, n]`, gray, the breast facing left as in training (right when laterality R was asked for).
+    With `quality`: `redrawn` says how often it was drawn again, `draw` which draw this is (0 the first; its noise is
+    that of `redraw_seed(seed, draw)`), and `badness` what the judge said of it. Above 1 no draw was good enough, and
+    this is the least bad; None is an image that nobody judged.
     """
 
     pixels: np.ndarray
     prompt: str
     negative_prompt: str
     guidance_scale: float
+    guidance_rescale: float
     guidance_interval: tuple[int, int] | None
     steps: int
     sampler: str
     seed: int
     index: int
     model: str
+    redrawn: int = 0
+    draw: int = 0
+    badness: float | None = None
 
     @property
     def image(self) -> Image.Image:
@@ -108,6 +114,7 @@ class Mame:
         seed: int = 0,
         negative_prompt: str = "",
         guidance_scale: float = 4.0,
+        guidance_rescale: float | None = None,
         guidance_interval: tuple[int, int] | None = None,
         steps: int = 24,
         sampler: str = "dpm_solver_pp",
@@ -119,8 +126,8 @@ class Mame:
         """
         states = self._text()([*prompts, negative_prompt])  # [B + 1, L, D]
         return self._walk(
-            states, indices, seed, guidance_scale=guidance_scale, guidance_interval=guidance_interval, steps=steps,
-            sampler=sampler, spacing=spacing,
+            states, indices, seed, guidance_scale=guidance_scale, guidance_rescale=self._rescale(guidance_rescale),
+            guidance_interval=guidance_interval, steps=steps, sampler=sampler, spacing=spacing,
         )  # fmt: skip
 
     def _text(self) -> PromptStates:
@@ -135,9 +142,12 @@ class Mame:
             states[:-1],
             states[-1:],
             generators=generators_for(seed, "sampler", indices),
-            guidance_rescale=float(parts.info.get("sampler", {}).get("guidance_rescale", 0.0)),
             **options,
         )
+
+    def _rescale(self, asked: float | None) -> float:
+        """What is asked for, or what the model was trained to be sampled with."""
+        return float(self.components.info.get("sampler", {}).get("guidance_rescale", 0.0) if asked is None else asked)
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         """Latents `[B, 4, h, w]` of a state to gray uint8 images `[B, n, n]`."""
@@ -149,6 +159,7 @@ class Mame:
         *,
         negative_prompt: str = "",
         guidance_scale: float = 4.0,
+        guidance_rescale: float | None = None,
         guidance_interval: tuple[int, int] | None = None,
         steps: int = 24,
         seed: int = 0,
@@ -156,6 +167,8 @@ class Mame:
         start_index: int = 0,
         batch_size: int = 8,
         sampler: str = "dpm_solver_pp",
+        quality: str | Judge | None = None,
+        most_tries: int = MOST_TRIES,
     ) -> list[Generated]:
         """Generate mammograms; see `stream` for the arguments. Returns them all as a list."""
         return list(
@@ -163,6 +176,7 @@ class Mame:
                 prompt,
                 negative_prompt=negative_prompt,
                 guidance_scale=guidance_scale,
+                guidance_rescale=guidance_rescale,
                 guidance_interval=guidance_interval,
                 steps=steps,
                 seed=seed,
@@ -170,6 +184,8 @@ class Mame:
                 start_index=start_index,
                 batch_size=batch_size,
                 sampler=sampler,
+                quality=quality,
+                most_tries=most_tries,
             )
         )
 
@@ -179,6 +195,7 @@ class Mame:
         *,
         negative_prompt: str = "",
         guidance_scale: float = 4.0,
+        guidance_rescale: float | None = None,
         guidance_interval: tuple[int, int] | None = None,
         steps: int = 24,
         seed: int = 0,
@@ -186,6 +203,8 @@ class Mame:
         start_index: int = 0,
         batch_size: int = 8,
         sampler: str = "dpm_solver_pp",
+        quality: str | Judge | None = None,
+        most_tries: int = MOST_TRIES,
     ) -> Iterator[Generated]:
         """Generate mammograms one after another (paper section 2.3.5, with its 24 steps and guidance 4).
 
@@ -193,41 +212,58 @@ class Mame:
         ----------
         prompt : a sentence, `Attributes`, or a sequence of them that is gone through again and again. Any sentence is
             accepted. With laterality R the image is mirrored, for the model has only seen breasts facing left.
+        guidance_rescale : 0 to 1, how far the spread that guidance adds is taken back (`diffusion.guidance.combine`);
+            by default what the model's settings say, which is 0 but for models with zero terminal SNR.
         guidance_interval : (low, high), the timesteps with guidance. At the others the UNet follows the prompt alone,
             in half the time; the images differ a little. By default guidance acts at all.
         count : images in all; by default one a prompt.
         seed, start_index : image k depends on model, prompt, settings, seed and start_index + k alone,
             whatever the batch.
+        quality : "screen" draws an image again, from noise of its own, in which `evaluation.failures` finds one of the
+            paper's four failures. Or any function of uint8 images and their prompts that says how bad each is, above
+            1 too bad, or True of those that may be kept. Images then no longer are a fair sample of the model's.
+        most_tries : draws of one image, the first included. If all are too bad the least bad is kept, and says so.
 
         Raises
         ------
         InputError
-            For steps below 1 or above the training timesteps, a guidance scale that is not finite, an interval that
-            does not lie within the timesteps, an empty list.
+            For steps below 1 or above the training timesteps, a guidance scale that is not finite, a rescale outside
+            0 to 1, an interval that does not lie within the timesteps, an empty list, an unknown quality.
         """
         prompts = [prompt] if isinstance(prompt, str | Attributes) else list(prompt)
         number = len(prompts) if count is None else count
         _check(prompts, number, guidance_scale, steps, batch_size, len(self.components.schedule))
+        if not 0 <= self._rescale(guidance_rescale) <= 1:
+            raise InputError(f"guidance_rescale is {guidance_rescale}, but must lie between 0 (off) and 1.")
         options: dict[str, Any] = dict(
-            guidance_scale=float(guidance_scale), guidance_interval=guidance_interval, steps=steps, sampler=sampler
-        )
+            guidance_scale=float(guidance_scale), guidance_rescale=self._rescale(guidance_rescale),
+            guidance_interval=guidance_interval, steps=steps, sampler=sampler,
+        )  # fmt: skip
+        judge = judge_for(quality, most_tries)
         made = dict(options, negative_prompt=negative_prompt, seed=seed, model=self.name)
         text = self._text()
+
+        def draw(asked: Asked, number: int) -> list[Generated]:
+            indices = [index for index, _ in asked]
+            sentences = [compose(one) if isinstance(one, Attributes) else one for _, one in asked]
+            walk = self._walk(text([*sentences, negative_prompt]), indices, redraw_seed(seed, number), **options)
+            for state in walk:
+                latents = state.sample
+            return [
+                Generated(pixels=_facing(pixels, one), prompt=sentence, index=index, **made)
+                for (index, one), sentence, pixels in zip(asked, sentences, self.decode(latents), strict=True)
+            ]
+
         for first in range(0, number, batch_size):
             numbers = range(first, min(first + batch_size, number))
-            wanted = [prompts[k % len(prompts)] for k in numbers]
-            sentences = [compose(one) if isinstance(one, Attributes) else one for one in wanted]
-            indices = [start_index + k for k in numbers]
-            for state in self._walk(text([*sentences, negative_prompt]), indices, seed, **options):
-                latents = state.sample
-            for one, sentence, index, pixels in zip(wanted, sentences, indices, self.decode(latents), strict=True):
-                mirrored = isinstance(one, Attributes) and one.laterality == "R"
-                yield Generated(
-                    pixels=np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels,
-                    prompt=sentence,
-                    index=index,
-                    **made,
-                )
+            asked = [(start_index + k, prompts[k % len(prompts)]) for k in numbers]
+            yield from draw(asked, 0) if judge is None else screened(draw, asked, judge, most_tries)
+
+
+def _facing(pixels: np.ndarray, asked: Prompt) -> np.ndarray:
+    """Mirrored where a right breast was asked for: [n, n]."""
+    mirrored = isinstance(asked, Attributes) and asked.laterality == "R"
+    return np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels
 
 
 def _check(

@@ -242,6 +242,8 @@ def fake_modules(monkeypatch, calls):
     """Stand-ins for the heavy modules, with their interface."""
 
     class Image1:
+        redrawn, badness = 2, 1.5
+
         def save(self, path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"png")
@@ -275,22 +277,26 @@ def test_generate_passes_everything_on(here, capsys, monkeypatch):
     fake_modules(monkeypatch, calls)
     prompt = "a siemens mammogram in MLO view with small area"
     options = (
-        "--seed 7 --count 3 --steps 12 --guidance-scale 2.5 --guidance-interval 200 800 --negative-prompt x "
-        "--batch-size 2 --out d/a.png"
+        "--seed 7 --count 3 --steps 12 --guidance-scale 2.5 --guidance-rescale 0.7 --guidance-interval 200 800 "
+        "--negative-prompt x --batch-size 2 --quality screen --most-tries 5 --out d/a.png"
     )
     assert main(["generate", prompt, "--model", "m", *options.split()]) == 0
     expected = {
         "negative_prompt": "x",
         "guidance_scale": 2.5,
+        "guidance_rescale": 0.7,
         "guidance_interval": (200, 800),
         "steps": 12,
         "seed": 7,
         "count": 3,
         "batch_size": 2,
+        "quality": "screen",
+        "most_tries": 5,
     }
     assert calls == ["m", (prompt, expected)]
     out, err = capsys.readouterr()
-    assert out.split() == ["d/a.png", "d/a-1.png", "d/a-2.png"] and not err
+    assert out.splitlines()[:3] == ["d/a.png", "d/a-1.png", "d/a-2.png"] and not err
+    assert out.splitlines()[3:] == ["redrew 3 of 3; 3 of them failed every time, the least bad was kept"]
     assert tree(here / "d") == ["a-1.png", "a-2.png", "a.png"]
 
 
@@ -299,7 +305,8 @@ def test_generate_defaults_and_folder(here, capsys, monkeypatch):
     fake_modules(monkeypatch, calls)
     assert main(["generate", "a mammogram", "--out", "empty", "--seed", "3", "--count", "2"]) == 0
     assert calls[0] == "fused" and calls[1][1]["guidance_scale"] == 4.0 and calls[1][1]["steps"] == 24
-    assert "batch_size" not in calls[1][1]
+    assert "batch_size" not in calls[1][1] and calls[1][1]["quality"] is None
+    assert "redrew" not in capsys.readouterr().out
     assert tree(here / "empty") == ["seed-3-0.png", "seed-3-1.png"]
 
 

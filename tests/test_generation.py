@@ -14,6 +14,7 @@ from PIL import Image
 from mame_lib.data.case import Attributes
 from mame_lib.errors import InputError
 from mame_lib.generation import Mame
+from mame_lib.redraw import redraw_seed
 
 PROMPT = "a siemens mammogram in MLO view with high density and small area"
 
@@ -112,6 +113,52 @@ def test_sentences_of_a_call_are_encoded_once_but_not_kept(mame: Mame, monkeypat
     assert rows == [3, 2]  # the encoder may have learned in between
 
 
+def test_refused_images_are_drawn_again_from_noise_of_their_own(mame: Mame, tmp_path) -> None:
+    plain = mame.generate(PROMPT, seed=3, count=3, steps=1)
+    means = [float(one.pixels.mean()) for one in plain]
+    limit = float(np.median(means))
+
+    def judge(images: list[np.ndarray], prompts: list[Any]) -> list[float]:
+        return [float(image.mean()) / limit for image in images]
+
+    made = mame.generate(PROMPT, seed=3, count=3, steps=1, quality=judge, most_tries=4)
+    alone = mame.generate(PROMPT, seed=3, count=3, steps=1, quality=judge, most_tries=4, batch_size=1)
+    assert [one.redrawn > 0 for one in made] == [mean > limit for mean in means]
+    for one, same, before in zip(made, alone, plain, strict=True):
+        assert (one.index, one.draw, one.redrawn) == (same.index, same.draw, same.redrawn)
+        assert int(np.abs(one.pixels.astype(int) - same.pixels.astype(int)).max()) <= 1
+        [again] = mame.generate(PROMPT, seed=redraw_seed(3, one.draw), start_index=one.index, steps=1)
+        assert int(np.abs(one.pixels.astype(int) - again.pixels.astype(int)).max()) <= 1
+        assert one.badness == pytest.approx(one.pixels.mean() / limit)
+        assert one.redrawn or np.array_equal(one.pixels, before.pixels)
+    with Image.open(made[0].save(tmp_path / "a.png")) as image:
+        recipe = json.loads(image.text["mame"])
+    assert (recipe["redrawn"], recipe["draw"]) == (made[0].redrawn, made[0].draw)
+
+
+def test_of_draws_that_all_fail_the_least_bad_is_kept_and_says_so(mame: Mame) -> None:
+    said = iter([5.0, 3.0, 4.0])
+    [one] = mame.generate(PROMPT, seed=3, steps=1, quality=lambda images, prompts: [next(said)], most_tries=3)
+    assert (one.draw, one.redrawn, one.badness) == (1, 2, 3.0)
+    [refused] = mame.generate(PROMPT, seed=3, steps=1, quality=lambda images, prompts: [False], most_tries=2)
+    assert (refused.draw, refused.redrawn, refused.badness) == (0, 1, 2.0)
+    [good] = mame.generate(PROMPT, seed=3, steps=1, quality=lambda images, prompts: [True])
+    assert (good.draw, good.redrawn, good.badness) == (0, 0, 0.0)
+
+
+def test_the_screen_sees_what_the_user_gets_and_asked(mame: Mame, monkeypatch) -> None:
+    seen: list[tuple[np.ndarray, Any]] = []
+
+    def badness(images: list[np.ndarray], prompts: list[Any]) -> list[float]:
+        seen.extend(zip(images, prompts, strict=True))
+        return [0.0] * len(images)
+
+    monkeypatch.setattr("mame_lib.evaluation.failures.badness", badness)
+    right = Attributes("hologic", "CC", area="big", laterality="R")
+    [one] = mame.generate(right, seed=1, steps=2, quality="screen")
+    assert seen[0][1] == right and np.array_equal(seen[0][0], one.pixels)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -123,6 +170,8 @@ def test_sentences_of_a_call_are_encoded_once_but_not_kept(mame: Mame, monkeypat
         ({"guidance_interval": (0, 1000)}, r"0\.\.1000 must lie within the timesteps 0\.\.999"),
         ({"guidance_interval": (-1, 5)}, r"-1\.\.5 must lie within"),
         ({"sampler": "magic"}, "sampler 'magic' is unknown"),
+        ({"quality": "good"}, "quality 'good' is unknown"),
+        ({"quality": "screen", "most_tries": 0}, "most_tries is 0"),
     ],
 )
 def test_bad_arguments_are_named(mame: Mame, arguments, message) -> None:

@@ -24,7 +24,7 @@ LAYERS = [
     {"cli", "app", "__main__", "doctor", "arguments", "sweep_command"},
     {"teaching"},
     {"evaluation"},
-    {"generation", "planner"},
+    {"generation", "planner", "redraw"},
     {"training"},
     {"models"},
     {"data"},

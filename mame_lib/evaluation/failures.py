@@ -103,6 +103,17 @@ def screen(images: Sequence[Gray] | Gray, prompts: Sequence[Prompt] | None = Non
     return [not examination.failures for examination in examine(images, prompts)]
 
 
+def badness(images: Sequence[Gray] | Gray, prompts: Sequence[Prompt] | None = None) -> list[float]:
+    """The worst of each image's four scores, where 1 is the limit; what cannot be said counts as 0.
+
+    Arguments and errors of `examine`. `Mame.generate(..., quality="screen")` draws again what is above 1.
+    """
+    return [
+        max(0.0 if math.isnan(score) else score for score in (getattr(one, name).score for name in FAILURES))
+        for one in examine(images, prompts)
+    ]
+
+
 def noise(image: Gray) -> Verdict:
     """Residual noise: the standard deviation in gray levels within 1/8 x 1/8 of the image, median over background.
 

@@ -72,8 +72,9 @@ def weights_hash(parts: Components) -> str:
         for name in sorted(set(state) - {"embeddings.position_ids"}):
             digest.update(f"{part}.{name}".encode())
             digest.update(_bytes(state[name]))
-    if parts.start_mean is not None:
-        digest.update(_bytes(parts.start_mean))
+    for tensor in (parts.start_mean, parts.start_factor):
+        if tensor is not None:
+            digest.update(_bytes(tensor))
     return digest.hexdigest()[:16]
 
 

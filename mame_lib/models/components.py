@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from mame_lib.diffusion.process import add_noise
 from mame_lib.diffusion.schedule import Schedule, from_config
+from mame_lib.diffusion.start import SignalLeak
 from mame_lib.errors import InputError
 from mame_lib.models.hub import OURS, fetch, listing, pickles_only, places, read_json, weight_files
 from mame_lib.models.presets import resolve
@@ -41,6 +43,7 @@ class Components:
     scheduler_config: dict[str, Any] = field(default_factory=lambda: dict(SCHEDULER_CONFIG))
     info: dict[str, Any] = field(default_factory=dict)
     start_mean: torch.Tensor | None = None  # [4, h, w] mean of the training latents, for `start_from`
+    start_factor: torch.Tensor | None = None  # [4 * k * k, r] how they differ at large, see `SignalLeak`
 
     @property
     def schedule(self) -> Schedule:
@@ -68,17 +71,27 @@ class Components:
         """Side of the images in pixels."""
         return self.latent_shape[1] * 2 ** (len(self.vae.config.block_out_channels) - 1)
 
-    def start_from(self, noise: torch.Tensor, timestep: int) -> torch.Tensor:
+    def start_from(
+        self, noise: torch.Tensor, timestep: int, generators: Sequence[torch.Generator] | None = None
+    ) -> torch.Tensor:
         """Where sampling starts, `[B, 4, h, w]`: the noise plus what training still saw of the data at `timestep`.
 
         The last training step of SD's schedule keeps 7 % of the signal. Starting without it makes dark backgrounds
         gray; adding the mean of the training latents mends that (signal leak, Everaert et al. 2024). A model
-        that does not know its mean starts from the noise alone.
+        that does not know its mean starts from the noise alone; one that knows `start_factor` too adds to the mean
+        a random difference at large, drawn from `generators`, one per image.
+
+        Raises ValueError when generators are needed and are not one per image.
         """
         if self.start_mean is None:
             return noise
-        mean = self.start_mean.to(noise.device).expand_as(noise)  # [B, 4, h, w]
-        return add_noise(self.schedule, mean, noise, timestep)
+        if self.start_factor is None:
+            signal = self.start_mean.expand_as(noise)  # [B, 4, h, w]
+        elif generators is not None and len(generators) == len(noise):
+            signal = SignalLeak(self.start_mean, self.start_factor).draw(generators)
+        else:
+            raise ValueError(f"this model's start is drawn: pass {len(noise)} generators, one for each image.")
+        return add_noise(self.schedule, signal.to(noise.device), noise, timestep)
 
     def to(self, device: str | torch.device) -> Components:
         """Move the three networks to `device`, in place."""
@@ -122,7 +135,7 @@ class Components:
                     tokenizer=CLIPTokenizer.from_pretrained(found["tokenizer"], local_files_only=True),
                     scheduler_config=_read_scheduler(found["scheduler"]),
                     info={key: value for key, value in read_json(folder / OURS).items() if key not in _OF_A_FOLDER},
-                    start_mean=load_file(folder / START)["mean"].float() if (folder / START).is_file() else None,
+                    **_read_start(folder / START),
                 )
             _check(parts)
         except InputError:
@@ -144,6 +157,12 @@ class Components:
         Raises `InputError` when it cannot be written, or a weight is too large for `dtype`.
         """
         write_folder(self, folder, dtype)
+
+
+def _read_start(file: Path) -> dict[str, torch.Tensor]:
+    """What the model knows of the signal at the start: the mean, the factor if there is one, or nothing."""
+    known = load_file(file) if file.is_file() else {}
+    return {f"start_{name}": known[name].float() for name in known if name in ("mean", "factor")}
 
 
 def _network(kind: Any, found: dict[str, Path], part: str, model: str | Path, **options: Any) -> Any:

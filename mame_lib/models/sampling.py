@@ -38,7 +38,7 @@ def sample_states(
     conditional, unconditional : text states `[B or 1, L, D]` of the prompts and of the negative prompt.
     guidance_scale : g of Eq. 9; 1 follows the prompt without guidance.
     steps : timesteps at which the UNet is called; the paper uses 24. Heun calls twice at all but the first.
-    generators : one per image, for samplers that draw noise.
+    generators : one per image, for samplers that draw noise and for a start that is drawn.
     extra : inpainting only, `[B, 5, h, w]`: mask and latents of the masked image, which join the UNet's input.
     guidance_rescale : see `diffusion.guidance.combine`.
     guidance_interval : (low, high), timesteps with guidance, both included; the others follow the prompt without it,
@@ -66,7 +66,7 @@ def sample_states(
         schedule = components.schedule
         grid = timesteps(schedule, steps, spacing)
         _check_interval(guidance_interval, len(schedule))
-        start = components.start_from(noise, grid[0]).to(device)  # [B, 4, h, w]
+        start = components.start_from(noise, grid[0], generators).to(device)  # [B, 4, h, w]
         run: Any = SAMPLERS[sampler]
         states = run(model, start, schedule, grid, **options)
     except ValueError as error:  # diffusion/ stands on torch alone and does not know InputError

@@ -50,7 +50,8 @@ def write_folder(
                 _write_network(getattr(components, part), partial / part, NETWORKS[part][1], dtype)
         _write_pipeline(components, partial, shared)
         if components.start_mean is not None:
-            save_file({"mean": components.start_mean.half().contiguous()}, partial / START)
+            known = {"mean": components.start_mean, "factor": components.start_factor}
+            save_file({k: v.half().contiguous() for k, v in known.items() if v is not None}, partial / START)
         said = {**components.info, **({"shared": dict.fromkeys(shared, BASE)} if shared else {}), "notice": NOTICE}
         (partial / OURS).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
         if shared and (folder / CARD).is_file():

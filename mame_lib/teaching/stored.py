@@ -20,7 +20,7 @@ RESULTS = Path("benchmarks") / "results"
 
 
 def stored(name: str) -> dict[str, Any]:
-    """The result `name`, such as "dreambooth", as benchmarks/NAME.py stored it.
+    """The result `name`, such as "dreambooth", as a script of benchmarks/ stored it; `origin` says which.
 
     Raises
     ------
@@ -31,7 +31,7 @@ def stored(name: str) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); make it again with benchmarks/{name}.py.") from error
+        raise InputError(f"{path} is damaged ({error}); make it again with its script in benchmarks/.") from error
 
 
 def stored_rows(name: str) -> list[Row]:

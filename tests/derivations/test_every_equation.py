@@ -1,4 +1,4 @@
-"""No printed equation goes unchecked: each label of chapters 02 to 06 has a test that derives it again."""
+"""No printed equation goes unchecked: each label of these chapters has a test that derives it again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 BOOK = HERE.parents[1] / "book"
-CHAPTERS = sorted(path for path in BOOK.glob("0[2-6]_*.md"))
+NUMBERS = ("02", "03", "04", "05", "06", "09", "10")
+CHAPTERS = sorted(path for path in BOOK.glob("[0-9][0-9]_*.md") if path.stem[:2] in NUMBERS)
 
 
 def labels(path: Path) -> set[str]:
@@ -23,8 +24,8 @@ def functions_in(path: Path) -> set[str]:
     return {function.name for function in functions}
 
 
-def test_there_are_five_such_chapters() -> None:
-    assert [path.stem[:2] for path in CHAPTERS] == ["02", "03", "04", "05", "06"]
+def test_these_chapters_exist() -> None:
+    assert tuple(path.stem[:2] for path in CHAPTERS) == NUMBERS
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)

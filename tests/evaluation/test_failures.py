@@ -30,6 +30,7 @@ from mame_lib.evaluation.failures import (
     NOISE,
     ODD,
     Examination,
+    badness,
     examine,
     screen,
 )
@@ -260,6 +261,8 @@ def test_screen_keeps_what_has_no_failure() -> None:
     prompts = [compose(good.attributes)] * 3 + [one_word_off(good.attributes, "view", rng)]
     assert screen(images, prompts) == [True, False, False, False]
     assert screen(images) == [True, False, True, True]
+    assert [bad <= 1 for bad in badness(images, prompts)] == screen(images, prompts)  # what generate goes by
+    assert [bad <= 1 for bad in badness(images)] == screen(images)
 
 
 @pytest.mark.parametrize("images", [

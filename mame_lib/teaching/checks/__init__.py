@@ -18,7 +18,7 @@ Verify = Callable[[Any], None]
 # Chapter number -> module of this package that holds its checks.
 MODULES = {
     "01": "mammograms", "02": "forward", "03": "reverse", "04": "samplers", "05": "latents", "06": "conditioning",
-    "07": "dreambooth", "08": "resources",
+    "07": "dreambooth", "08": "resources", "09": "guidance", "10": "extrapolation", "12": "failures",
 }  # fmt: skip
 
 _REGISTRY: dict[str, Verify] = {}
