@@ -187,7 +187,7 @@ def rows(arm: Arm, images: np.ndarray, first: int = 0) -> Iterator[dict[str, Any
         yield {
             "arm": arm.name, "index": k, "failed": " ".join(seen.failures), "gray": round(float(image.mean()), 2),
             **{name: round(getattr(seen, name).score, 3) for name in FAILURES},
-            **{name: obeyed[name] for name in COLUMNS if name in obeyed and name != "index"},
+            **{name: obeyed[name] for name in ("area_ratio", "density_index", *OBEYED)},
         }  # fmt: skip
 
 
