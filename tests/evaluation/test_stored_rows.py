@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +16,13 @@ from mame_lib.teaching.stored import stored, stored_rows
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NAMES = ("guidance", "extrapolation", "dropout")
-sys.path.insert(0, str(BENCHMARKS))
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(BENCHMARKS))
+    import sweeps
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_are_those_of_the_command(name: str) -> None:
-    import sweeps
-
     said, rows = stored(name), stored_rows(name)
     assert said["provenance"]["command"] == f"python benchmarks/sweeps.py {name}"
     assert said["plans"] == [{**vars(plan), "guidance_scale": list(plan.guidance_scale), "prompts": len(plan.prompts)}
