@@ -40,6 +40,7 @@ from mame_lib.evaluation.attributes import measure_all
 from mame_lib.evaluation.failures import FAILURES, examine
 from mame_lib.evaluation.sweep_models import weights_hash
 from mame_lib.evaluation.sweep_rows import ASKABLE, row_of
+from mame_lib.evaluation.sweep_sheet import notice
 from mame_lib.generation import Generated, Mame
 from mame_lib.models.components import Components
 from mame_lib.models.latents import encode_moments
@@ -236,7 +237,7 @@ def sheet(tables: dict[str, list[dict[str, Any]]], ready: dict[str, Arm]) -> dic
     chosen = sorted(chosen + [k for k in range(CURED) if not gray[k]][: SHEET[1] - len(chosen)])
     shown = [cure for cure in PICKED if cure in ready]
     grid = [np.hstack([pixels(ready[cure])[k] for k in chosen]) for cure in shown]
-    Image.fromarray(np.vstack(grid)).save(RESULTS / "cures.png", optimize=True)
+    Image.fromarray(np.vstack(grid)).save(RESULTS / "cures.png", optimize=True, pnginfo=notice())
     return {"rows": shown, "images": chosen, "prompts": [PROMPTS[k % len(PROMPTS)] for k in chosen]}
 
 
@@ -252,7 +253,7 @@ def gallery(tables: dict[str, list[dict[str, Any]]], made: dict[str, Arm]) -> li
         tiles += [np.zeros((128, 128), np.uint8)] * missing_tiles
         said += [{"failure": name, "arm": None, "index": None, "prompt": None}] * missing_tiles
     grid = [np.hstack(tiles[k : k + FOUND]) for k in range(0, len(tiles), FOUND)]
-    Image.fromarray(np.vstack(grid)).save(RESULTS / "failure_gallery.png", optimize=True)
+    Image.fromarray(np.vstack(grid)).save(RESULTS / "failure_gallery.png", optimize=True, pnginfo=notice())
     return said
 
 

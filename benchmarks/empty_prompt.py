@@ -28,6 +28,7 @@ from mame_lib.data.prompts import training_prompt
 from mame_lib.diffusion.process import add_noise
 from mame_lib.diffusion.start import initial_noise
 from mame_lib.evaluation.sweep_models import weights_hash
+from mame_lib.evaluation.sweep_sheet import notice
 from mame_lib.generation import Mame
 from mame_lib.models.latents import encode_moments
 from mame_lib.models.text import encode_prompts
@@ -85,7 +86,7 @@ def main() -> None:
         "errors": {name: errors(mame) for name, mame in models.items()},
     }
     sheet = np.concatenate([np.concatenate(list(images(mame)), axis=1) for mame in models.values()])
-    Image.fromarray(sheet).save(RESULTS / "empty_prompt.png", optimize=True)
+    Image.fromarray(sheet).save(RESULTS / "empty_prompt.png", optimize=True, pnginfo=notice())
     seconds = round(time.process_time() - began, 1)
     report(result, RESULTS / "empty_prompt.json", "torch", seconds=seconds)
 

@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from provenance import provenance
 from tqdm import tqdm
 
@@ -35,8 +34,9 @@ from mame_lib.data.sources import phantom_source
 from mame_lib.evaluation.sweep import pixels, sweep
 from mame_lib.evaluation.sweep_models import weights_hash
 from mame_lib.evaluation.sweep_rows import Row, write_csv
+from mame_lib.evaluation.sweep_sheet import notice
 from mame_lib.generation import Mame
-from mame_lib.models.components import NOTICE, Components
+from mame_lib.models.components import Components
 from mame_lib.training.checkpoint import complete_checkpoints, read_checkpoint
 from mame_lib.training.config import TrainConfig
 from mame_lib.training.loop import fit
@@ -131,9 +131,7 @@ def main() -> None:
         columns.append([pixels(folder, row) for row in made if row.prompt == PAPER][:SHOWN])
         rows += [replace(row, file="") for row in made]
     write_csv(rows, RESULTS / "extrapolation_steps.csv.gz")
-    about = PngInfo()
-    about.add_text("Disclaimer", NOTICE)
-    sheet(columns).save(RESULTS / "extrapolation_steps.png", optimize=True, pnginfo=about)
+    sheet(columns).save(RESULTS / "extrapolation_steps.png", optimize=True, pnginfo=notice())
     result: dict[str, Any] = {
         "steps": [int(name[5:]) for name in hashes], "batch_size": config.batch_size,
         "training_images": prepare(config)[1].facts["images"],

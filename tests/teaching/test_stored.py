@@ -50,3 +50,9 @@ def test_images_of_a_sheet_come_row_by_row(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     images = stored_images("a_sheet", side=8)
     assert [int(image[0, 0]) for image in images] == [0, 1, 2, 3, 4, 5] and images[0].shape == (8, 8)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / RESULTS).glob("*.png")), ids=lambda path: path.stem)
+def test_every_stored_picture_says_that_it_is_synthetic(path: Path) -> None:
+    with Image.open(path) as picture:
+        assert "not for diagnosis" in str(picture.info.get("Disclaimer", ""))
