@@ -89,6 +89,8 @@ def test_a_step_takes_what_was_predicted(changes: dict[str, Any]) -> None:
     config = config_of(**changes)
     if config.method == "lora":
         pytest.importorskip("peft")
+    if config.precision == "bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor has no bfloat16: its convolutions unfold their input, which no other device does")
     measured = peak_of_a_step(config)
     # The CPU's convolutions make working copies of a weight that no tensor of ours holds.
     largest = 4 * max(p.numel() for p in load_base(config).unet.parameters())

