@@ -96,6 +96,8 @@ def visit(browser: Any) -> Iterator[Any]:
                 "async () => { for (let y = 0; y < document.body.scrollHeight; y += 800) {"
                 " window.scrollTo(0, y); await new Promise(r => setTimeout(r, 20)); } }"
             )
+            # A busy machine scrolls past a lazy image before it is asked for.
+            page.evaluate("() => { for (const image of document.images) image.loading = 'eager'; }")
             page.wait_for_function("[...document.images].every(i => i.complete)")
         return told
 
