@@ -182,6 +182,9 @@ def test_the_decoder_decodes_as_diffusers_does(attention: bool) -> None:
     torch.testing.assert_close(decoder(vae)(z), wanted, rtol=1e-5, atol=1e-5)
     lasting = vae.to(memory_format=torch.channels_last)
     torch.testing.assert_close(decoder(lasting)(z), wanted, rtol=1e-5, atol=1e-5)
+    exact = vae.double().decode(z.double()).sample  # rounding aside it is the same to the last digits
+    torch.testing.assert_close(decoder(vae)(z.double()), exact, rtol=0, atol=1e-12)
+    vae.float()
     seen: list[int] = []
     vae.decoder.mid_block.register_forward_hook(lambda *_: seen.append(1))
     vae.decoder.register_forward_hook(lambda *_: seen.append(2))
