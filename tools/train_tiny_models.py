@@ -1,12 +1,13 @@
-"""Make the shipped models from the tiny base, with the trainer of the library. One command each:
+"""Make the shipped models, with the trainer of the library. One command each:
 
     python tools/train_tiny_models.py hologic
     python tools/train_tiny_models.py siemens
     python tools/train_tiny_models.py fused
     python tools/train_tiny_models.py inpaint
 
-Each is trained in rounds on its own phantoms, each round from the averaged weights of the one before. Work and
-checkpoints lie in build/NAME; the same command goes on where it was stopped.
+Each is trained in rounds on its own phantoms (`inpaint` from `fused`, which knows what a breast looks like), each round
+from the averaged weights of the one before. Work and checkpoints lie in build/NAME; the same command goes on where it
+was stopped.
 
 The variants are not shipped: they answer what a choice of the recipe is good for (chapters 09, 10 and 12). The first
 three are short trainings of `fused`, alike but for one setting; the last goes on from the shipped `fused`:
@@ -53,7 +54,7 @@ class Recipe:
 
 
 SHARED: dict[str, Any] = {"batch_size": 32, "ema_decay": 0.995, "validation_every": 200, "checkpoint_every": 100}
-LESIONS = {"lesions": 1.0, "lesion_kind": "mass"}
+LESIONS = {"lesions": 0.75, "lesion_area": (0.003, 0.04), "say_findings": True}
 FUSED = {"count": 4000, "seed": 23}
 RECIPES = {
     "hologic": Recipe({"count": 2500, "seed": 21, "vendor": "hologic"}, (("structure", 900), ("texture", 500))),
@@ -62,8 +63,8 @@ RECIPES = {
         FUSED, (("structure", 1300), ("texture", 1300), ("structure", 1200), ("texture", 600)),
     ),
     "inpaint": Recipe(
-        {"count": 2500, "seed": 24, **LESIONS}, (("structure", 600), ("texture", 1200)), preset="tiny-inpaint",
-        settings={"mask_loss_weight": 20.0},
+        {"count": 3200, "seed": 24, **LESIONS}, (("structure", 500), ("texture", 700)), preset="tiny-inpaint",
+        base="fused", settings={"mask_loss_weight": 20.0, "healthy_boxes": True},
     ),
 }
 SHORT = (("structure", 500),)
