@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v pyth
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := book,dicom,train,dev
+EXTRAS := book,dicom,train,explain,dev
 PORT ?= 8000
 FORCE ?=
 

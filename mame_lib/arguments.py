@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mame_lib import __version__
+from mame_lib import __version__, inpaint_command, synthesize_command
+from mame_lib.argument_types import listed, pairs, positive, real, seed, seeds, whole, words
 from mame_lib.errors import InputError
 
-SEED_LIMIT = 2**63  # torch takes seeds of 64 bits, signed
-MOST_SEEDS = 1_000_000
 # The same names as in the library, which is not imported before the arguments are known to be good.
 FITS = ("crop", "pad")
 PRIORS = ("uniform", "paper")
@@ -47,78 +44,13 @@ def build_parser() -> argparse.ArgumentParser:
         _add_phantom, _add_prepare, _add_inspect, _add_train, _add_runs, _add_generate, _add_sweep, _add_convert,
     ):  # fmt: skip
         add(commands)
+    inpaint_command.add_parser(commands)
+    synthesize_command.add_parser(commands)
     models = commands.add_parser("models", help="list the models that ship, and others that can be loaded")
     models.set_defaults(command="models")
     doctor = commands.add_parser("doctor", help="check the installation and say how to repair it")
     doctor.set_defaults(command="doctor")
     return parser
-
-
-def _whole(low: int, high: int | None = None) -> Callable[[str], int]:
-    """A converter for whole numbers from `low` to `high`, both included."""
-
-    def convert(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-        if value < low or (high is not None and value > high):
-            limit = f"{low} or more" if high is None else f"{low} to {high}"
-            raise argparse.ArgumentTypeError(f"{value} is out of range; use {limit}")
-        return value
-
-    return convert
-
-
-def _real(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
-    return value
-
-
-def _positive(text: str) -> float:
-    value = _real(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not greater than 0")
-    return value
-
-
-def _pairs(text: str) -> dict[str, str]:
-    """ "a=B,c=D" -> {"a": "B", "c": "D"}."""
-    parts = [part.partition("=") for part in text.split(",")]
-    if not all(name.strip() and sign and column.strip() for name, sign, column in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=COLUMN,NAME=COLUMN")
-    return {name.strip(): column.strip() for name, _, column in parts}
-
-
-def _words(text: str) -> tuple[str, ...]:
-    words = tuple(word.strip() for word in text.split(",") if word.strip())
-    if not words:
-        raise argparse.ArgumentTypeError("no name is given")
-    return words
-
-
-_seed = _whole(0, SEED_LIMIT - 1)
-
-
-def _list(convert: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
-    """A converter for values with commas between them; an empty place is a value that `convert` refuses."""
-    return lambda text: tuple(convert(word.strip()) for word in text.split(","))
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    """ "0:3" -> 0, 1, 2, without the last as in Python; or "0,5,9"."""
-    if ":" not in text:
-        return tuple(_seed(word.strip()) for word in text.split(","))
-    first, _, beyond = text.partition(":")
-    low, high = _seed(first), _seed(beyond)
-    if not low < high <= low + MOST_SEEDS:
-        raise argparse.ArgumentTypeError(f"{text} is not a range of 1 to {MOST_SEEDS:,} seeds; 0:40 is one of 40")
-    return tuple(range(low, high))
 
 
 def _sampler(text: str) -> str:
@@ -131,16 +63,20 @@ def _add_phantom(commands: Any) -> None:
     command = commands.add_parser(
         "phantom", help="draw a data set of procedural mammograms", allow_abbrev=False
     )
-    command.add_argument("--count", type=_whole(1), default=2000, help="number of images (default: 2000)")
-    command.add_argument("--seed", type=_seed, default=0, help="population to draw (default: 0)")
+    command.add_argument("--count", type=whole(1), default=2000, help="number of images (default: 2000)")
+    command.add_argument("--seed", type=seed, default=0, help="population to draw (default: 0)")
     vendor_help = "only this vendor's look, with captions that do not name it (default: both looks, named)"
     command.add_argument("--vendor", choices=("hologic", "siemens"), help=vendor_help)
     priors_help = "how often each word occurs: equally, or as in the paper's data (default: uniform)"
     command.add_argument("--priors", choices=PRIORS, default="uniform", help=priors_help)
     lesions_help = "share of images with a lesion, 0 to 1 (default: 0)"
-    command.add_argument("--lesions", type=_real, default=0.0, metavar="SHARE", help=lesions_help)
+    command.add_argument("--lesions", type=real, default=0.0, metavar="SHARE", help=lesions_help)
     kind_help = "what every lesion is (default: a mass in three out of four)"
     command.add_argument("--lesion-kind", choices=LESION_KINDS, help=kind_help)
+    area_help = "smallest and largest box, shares of the image (default: the paper's sizes)"
+    command.add_argument("--lesion-area", type=listed(positive), metavar="LOW,HIGH", help=area_help)
+    findings_help = "masses, spiculated masses and calcifications alike, half of them captioned by their own words"
+    command.add_argument("--say-findings", action="store_true", help=findings_help)
     _add_manifest_options(command)
     command.set_defaults(command="phantom")
 
@@ -156,10 +92,10 @@ def _add_prepare(commands: Any) -> None:
         if name == "folder":
             source.add_argument("--table", type=Path, metavar="CSV", help="table of attributes and boxes, a row a box")
             columns_help = "names of its columns, such as patient=ID,density=BIRADS (default: file, patient, view, …)"
-            source.add_argument("--columns", type=_pairs, default={}, metavar="NAME=COLUMN,…", help=columns_help)
+            source.add_argument("--columns", type=pairs, default={}, metavar="NAME=COLUMN,…", help=columns_help)
         if name == "vindr":
             findings_help = "findings that make a lesion image, such as Mass (default: every finding with a box)"
-            source.add_argument("--findings", type=_words, metavar="NAME,…", help=findings_help)
+            source.add_argument("--findings", type=words, metavar="NAME,…", help=findings_help)
         _add_manifest_options(source)
         _add_prepare_options(source)
         source.set_defaults(command="prepare", source=name)
@@ -173,7 +109,7 @@ def _add_prepare_options(command: argparse.ArgumentParser) -> None:
     add("--intensity", choices=INTENSITIES, default="vendor", help=intensity_help)
     raw_help = "raw detector images: refuse them, or take their inverted logarithm (default: refuse)"
     add("--for-processing", choices=("refuse", "log"), default="refuse", help=raw_help)
-    add("--workers", type=_whole(1, 256), help="processes (default: one for each core)")
+    add("--workers", type=whole(1, 256), help="processes (default: one for each core)")
     salt_help = "secret word behind the patients' pseudonyms (default: this computer's own)"
     add("--salt", metavar="WORD", help=salt_help)
     log_help = "write the refused files, by their paths, to this file outside the data set"
@@ -191,7 +127,7 @@ def _add_inspect(commands: Any) -> None:
 def _add_manifest_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="data set folder to write")
     command.add_argument(
-        "--size", type=_whole(64, 1024), default=128, help="side of the images (default: 128)"
+        "--size", type=whole(64, 1024), default=128, help="side of the images (default: 128)"
     )
     command.add_argument("--overwrite", action="store_true", help="replace a data set that is already there")
 
@@ -207,18 +143,18 @@ def _add_train(commands: Any) -> None:
     add("--preset", help="base model: tiny or sd15, or tiny-inpaint or sd15-inpaint for lesions (default: tiny)")
     add("--base", metavar="MODEL", help="start from this model instead of the preset's own")
     add("--method", choices=METHODS, help="what learns: everything, the UNet, low-rank updates (default: full)")
-    add("--steps", type=_whole(1), help="optimizer steps in all (default: 300)")
-    add("--batch-size", type=_whole(1), help="images of an optimizer step (default: the preset's)")
-    add("--micro-batch-size", type=_whole(1), help="images at once, to save memory (default: all of them)")
-    add("--learning-rate", type=_positive, help="peak learning rate (default: the preset's)")
-    add("--seed", type=_seed, help="(default: 1337, the paper's)")
-    add("--validation-every", type=_whole(0), help="steps; 0: no samples (default: 100)")
+    add("--steps", type=whole(1), help="optimizer steps in all (default: 300)")
+    add("--batch-size", type=whole(1), help="images of an optimizer step (default: the preset's)")
+    add("--micro-batch-size", type=whole(1), help="images at once, to save memory (default: all of them)")
+    add("--learning-rate", type=positive, help="peak learning rate (default: the preset's)")
+    add("--seed", type=seed, help="(default: 1337, the paper's)")
+    add("--validation-every", type=whole(0), help="steps; 0: no samples (default: 100)")
     add("--prompt", dest="constant_prompt", metavar="CAPTION", help="one caption for every image (default: the data's)")
     add("--prior-prompt", metavar="CAPTION", help="preserve what the base model draws of this (default: off)")
-    add("--checkpoint-every", type=_whole(0), help="steps; 0: at the end only (default: 0)")
+    add("--checkpoint-every", type=whole(0), help="steps; 0: at the end only (default: 0)")
     add("--resume", action="store_true", default=None, help="go on from the last checkpoint of RUN")
     plan_help = "print what memory the run would need and stop; with a number, on a GPU of so many GiB"
-    add("--plan", type=_positive, nargs="?", const=0.0, metavar="GIB", help=plan_help)
+    add("--plan", type=positive, nargs="?", const=0.0, metavar="GIB", help=plan_help)
     command.set_defaults(command="train")
 
 
@@ -236,18 +172,19 @@ def _add_generate(commands: Any) -> None:
     add("prompt", metavar="PROMPT", help='for example "a siemens mammogram in MLO view with small area"')
     add("--model", default="fused", help="shipped model, run's model folder or Hub id (default: fused)")
     add("--out", type=Path, required=True, metavar="FILE", help="a .png file, or a folder")
-    add("--seed", type=_seed, default=0, help="(default: 0)")
-    add("--count", type=_whole(1), default=1, help="number of images (default: 1)")
-    add("--steps", type=_whole(1, 1000), default=24, help="sampler steps (default: 24)")
-    add("--guidance-scale", type=_real, default=4.0, help="1: no guidance (default: 4)")
+    add("--seed", type=seed, default=0, help="(default: 0)")
+    add("--count", type=whole(1), default=1, help="number of images (default: 1)")
+    add("--steps", type=whole(1, 1000), default=24, help="sampler steps (default: 24)")
+    add("--guidance-scale", type=real, default=4.0, help="1: no guidance (default: 4)")
     rescale_help = "0 to 1: take back the spread that guidance adds (default: the model's own, mostly 0)"
-    add("--guidance-rescale", type=_real, metavar="PHI", help=rescale_help)
+    add("--guidance-rescale", type=real, metavar="PHI", help=rescale_help)
     interval_help = "guidance at these timesteps only, 0 to 999; others take half the time (default: at all)"
-    add("--guidance-interval", type=_whole(0), nargs=2, metavar=("LOW", "HIGH"), help=interval_help)
+    add("--guidance-interval", type=whole(0), nargs=2, metavar=("LOW", "HIGH"), help=interval_help)
     add("--negative-prompt", default="", help="what to steer away from")
-    add("--batch-size", type=_whole(1), help="images made at once; does not change them")
+    add("--batch-size", type=whole(1), help="images made at once; does not change them")
     add("--quality", choices=("screen",), help="screen: draw again what shows one of the paper's four failures")
-    add("--most-tries", type=_whole(1), default=8, help="draws of one image under --quality (default: 8)")
+    add("--most-tries", type=whole(1), default=8, help="draws of one image under --quality (default: 8)")
+    inpaint_command.add_lesion(command)
     command.set_defaults(command="generate")
 
 
@@ -262,18 +199,18 @@ def _add_sweep(commands: Any) -> None:
     add("--prompts", metavar="FILE", help=prompts_help)
     add("--negative-prompt", action="append", metavar="SENTENCE", help="may be repeated (default: none)")
     guidance_help = "guidance scales, such as 1,2,4 (default: 4)"
-    add("--guidance", type=_list(_real), default=(4.0,), metavar="G,…", help=guidance_help)
-    add("--steps", type=_list(_whole(1, 1000)), default=(24,), metavar="N,…", help="such as 10,24 (default: 24)")
+    add("--guidance", type=listed(real), default=(4.0,), metavar="G,…", help=guidance_help)
+    add("--steps", type=listed(whole(1, 1000)), default=(24,), metavar="N,…", help="such as 10,24 (default: 24)")
     sampler_help = "samplers (default: dpm_solver_pp)"
-    add("--sampler", type=_list(_sampler), default=("dpm_solver_pp",), metavar="NAME,…", help=sampler_help)
+    add("--sampler", type=listed(_sampler), default=("dpm_solver_pp",), metavar="NAME,…", help=sampler_help)
     seeds_help = "0:40 for 40 of them, or 0,5,9 (default: 0)"
-    add("--seeds", type=_seeds, default=(0,), metavar="A:B", help=seeds_help)
-    add("--count", type=_whole(1), default=1, help="images of each seed; quicker than many seeds (default: 1)")
-    add("--batch-size", type=_whole(1), default=8, help="images of a seed made at once (default: 8)")
+    add("--seeds", type=seeds, default=(0,), metavar="A:B", help=seeds_help)
+    add("--count", type=whole(1), default=1, help="images of each seed; quicker than many seeds (default: 1)")
+    add("--batch-size", type=whole(1), default=8, help="images of a seed made at once (default: 8)")
     add("--no-images", action="store_true", help="keep the table alone, for large grids")
     add("--out", type=Path, metavar="DIR", help="folder to write, or to go on with")
-    add("--verify", type=_whole(1), metavar="N", help="make N images of the sweep DIR again and compare them")
-    add("--seed", type=_seed, default=0, help="which N are drawn (default: 0)")
+    add("--verify", type=whole(1), metavar="N", help="make N images of the sweep DIR again and compare them")
+    add("--seed", type=seed, default=0, help="which N are drawn (default: 0)")
     command.set_defaults(command="sweep")
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mame_lib import inpaint_command, sweep_command, synthesize_command
 from mame_lib.arguments import build_parser
 from mame_lib.errors import InputError
 from mame_lib.terminal import check_out, image_names, note_grammar, quiet_libraries, with_bar
@@ -68,7 +69,7 @@ def _phantom(arguments: argparse.Namespace) -> int:
     from mame_lib.data.manifest import refuse_existing, write
     from mame_lib.data.sources import phantom_source
 
-    names = ("count", "size", "seed", "vendor", "priors", "lesions", "lesion_kind")
+    names = ("count", "size", "seed", "vendor", "priors", "lesions", "lesion_kind", "lesion_area", "say_findings")
     settings = {name: getattr(arguments, name) for name in names}
     items = phantom_source(**settings)
     refuse_existing(arguments.out, overwrite=arguments.overwrite)  # before the progress bar appears
@@ -226,12 +227,11 @@ def _generate(arguments: argparse.Namespace) -> int:
     quiet_libraries()
     from mame_lib.generation import Mame
 
-    options = {} if arguments.batch_size is None else {"batch_size": arguments.batch_size}
+    options: dict[str, Any] = {} if arguments.batch_size is None else {"batch_size": arguments.batch_size}
     interval = arguments.guidance_interval
     model = Mame.load(arguments.model)
     note_grammar(arguments.prompt)
-    images = model.stream(
-        arguments.prompt,
+    options |= dict(
         negative_prompt=arguments.negative_prompt,
         guidance_scale=arguments.guidance_scale,
         guidance_rescale=arguments.guidance_rescale,
@@ -241,8 +241,10 @@ def _generate(arguments: argparse.Namespace) -> int:
         count=arguments.count,
         quality=arguments.quality,
         most_tries=arguments.most_tries,
-        **options,
     )
+    if arguments.lesion is not None:
+        return inpaint_command.generate(arguments, model, names, options)
+    images = model.stream(arguments.prompt, **options)
     redrawn = bad = 0
     for image, name in zip(with_bar(images, arguments.count, "image"), names, strict=True):
         print(image.save(name))
@@ -252,12 +254,6 @@ def _generate(arguments: argparse.Namespace) -> int:
         rest = f"; {bad} of them failed every time, the least bad was kept" if bad else ""
         print(f"redrew {redrawn} of {arguments.count}{rest}")
     return 0
-
-
-def _sweep(arguments: argparse.Namespace) -> int:
-    from mame_lib.sweep_command import run
-
-    return run(arguments)
 
 
 def _models(arguments: argparse.Namespace) -> int:
@@ -289,7 +285,9 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "train": _train,
     "runs": _runs,
     "generate": _generate,
-    "sweep": _sweep,
+    "sweep": sweep_command.run,
+    "synthesize": synthesize_command.run,
+    "inpaint": inpaint_command.run,
     "models": _models,
     "convert": _convert,
     "doctor": _doctor,

@@ -2,92 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import math
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
-from mame_lib import __version__
 from mame_lib.data.case import Attributes
-from mame_lib.data.prompts import compose
+from mame_lib.data.places import PAPER_AREA, PAPER_ASPECT
+from mame_lib.data.prompts import compose, sentence_of
 from mame_lib.diffusion.samplers import SamplerState
 from mame_lib.diffusion.start import generators_for, initial_noise
 from mame_lib.errors import InputError
-from mame_lib.models.components import NOTICE, Components
+from mame_lib.inpaint import FEATHER, Inpainter, check_settings, places
+from mame_lib.models.components import Components
 from mame_lib.models.latents import decode
 from mame_lib.models.sampling import sample_states
 from mame_lib.models.text import PromptStates
 from mame_lib.redraw import MOST_TRIES, Asked, Judge, Prompt, judge_for, redraw_seed, screened
+from mame_lib.synthetic import Generated as Generated  # both are part of this module's face
+from mame_lib.synthetic import Inpainted as Inpainted
 
 
-@dataclass(frozen=True)
-class Generated:
-    """One synthetic image with all that is needed to make it again.
-
-    `pixels` is uint8 `[n, n]`, gray, the breast facing left as in training (right when laterality R was asked for).
-    With `quality`: `redrawn` says how often it was drawn again, `draw` which draw this is (0 the first; its noise is
-    that of `redraw_seed(seed, draw)`), and `badness` what the judge said of it. Above 1 no draw was good enough, and
-    this is the least bad; None is an image that nobody judged.
-    """
-
-    pixels: np.ndarray
-    prompt: str
-    negative_prompt: str
-    guidance_scale: float
-    guidance_rescale: float
-    guidance_interval: tuple[int, int] | None
-    steps: int
-    sampler: str
-    seed: int
-    index: int
-    model: str
-    redrawn: int = 0
-    draw: int = 0
-    badness: float | None = None
-
-    @property
-    def image(self) -> Image.Image:
-        """The image for Pillow, mode L."""
-        return Image.fromarray(self.pixels)
-
-    def metadata(self) -> dict[str, str]:
-        """Text chunks of the PNG: how the image was made, and that it is synthetic."""
-        recipe = {key: value for key, value in vars(self).items() if key != "pixels"}
-        return {
-            "Title": f"Synthetic mammogram: {self.prompt}",
-            "Software": f"mame-lib {__version__}",
-            "Disclaimer": NOTICE,
-            **{key: str(value) for key, value in recipe.items()},
-            "mame": json.dumps({**recipe, "version": __version__, "notice": NOTICE}),
-        }
-
-    def save(self, path: str | Path) -> Path:
-        """Write a PNG with `metadata()` as text, whole or not at all; returns the path."""
-        target = Path(path)
-        info = PngInfo()
-        for key, value in self.metadata().items():
-            info.add_itxt(key, value)
-        temporary = target.with_name(f".{target.name}.partial")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self.image.save(temporary, format="PNG", pnginfo=info)
-            os.replace(temporary, target)
-        except OSError as error:
-            raise InputError(
-                f"cannot write {target} ({error.strerror or error}); choose a place you may write to."
-            ) from error
-        return target
-
-
-class Mame:
+class Mame(Inpainter):
     """A loaded model. Everything it makes depends on the arguments and the seed alone."""
 
     def __init__(self, components: Components, name: str) -> None:
@@ -144,10 +83,6 @@ class Mame:
             generators=generators_for(seed, "sampler", indices),
             **options,
         )
-
-    def _rescale(self, asked: float | None) -> float:
-        """What is asked for, or what the model was trained to be sampled with."""
-        return float(self.components.info.get("sampler", {}).get("guidance_rescale", 0.0) if asked is None else asked)
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         """Latents `[B, 4, h, w]` of a state to gray uint8 images `[B, n, n]`."""
@@ -232,9 +167,9 @@ class Mame:
         """
         prompts = [prompt] if isinstance(prompt, str | Attributes) else list(prompt)
         number = len(prompts) if count is None else count
-        _check(prompts, number, guidance_scale, steps, batch_size, len(self.components.schedule))
-        if not 0 <= self._rescale(guidance_rescale) <= 1:
-            raise InputError(f"guidance_rescale is {guidance_rescale}, but must lie between 0 (off) and 1.")
+        if not prompts:
+            raise InputError("there is no prompt; give at least one sentence.")
+        check_settings(number, batch_size, steps, guidance_scale, self._rescale(guidance_rescale), self.components)
         options: dict[str, Any] = dict(
             guidance_scale=float(guidance_scale), guidance_rescale=self._rescale(guidance_rescale),
             guidance_interval=guidance_interval, steps=steps, sampler=sampler,
@@ -259,21 +194,59 @@ class Mame:
             asked = [(start_index + k, prompts[k % len(prompts)]) for k in numbers]
             yield from draw(asked, 0) if judge is None else screened(draw, asked, judge, most_tries)
 
+    def generate_with_lesion(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        box: Sequence[float] | str = "auto",
+        *,
+        inpainter: Mame | str | Path | None = None,
+        finding: str = "lesion",
+        lesion_prompt: str | None = None,
+        lesion_guidance_scale: float = 4.0,
+        feather: float = FEATHER,
+        area: tuple[float, float] = PAPER_AREA,
+        aspect: tuple[float, float] = PAPER_ASPECT,
+        **options: Any,
+    ) -> list[Inpainted]:
+        """The paper's pipeline in one call (Fig. 8): a healthy breast from a sentence, then a lesion in it.
+
+        Parameters
+        ----------
+        box : half-open (x0, y0, x1, y1) in pixels, the same in all images, or "auto": a plausible place of its own in
+            each (`inpaint.places`, with boxes of `area` and `aspect` as in `data.places.sample_box`).
+        inpainter : the model that makes the lesion, loaded or by name; by default the one that ships, for 128 pixels.
+        finding : a word of `data.case.FINDINGS`; lesion_prompt : any sentence, in place of that of the finding.
+        options : those of `stream`, which make the breast; steps, seed and start_index hold for the lesion too.
+
+        Returns
+        -------
+        list of `Inpainted`; `healthy` is the breast without its lesion, the same image but for the box.
+
+        Raises `InputError` as `stream` and `inpaint` do, and for a breast that has no room for a box.
+        """
+        healthy = self.generate(prompt, **options)
+        model = inpainter if isinstance(inpainter, Mame) else Mame.load(inpainter or self._inpainter())
+        seed, start = options.get("seed", 0), options.get("start_index", 0)
+        indices = range(start, start + len(healthy))
+        if isinstance(box, str) and box != "auto":
+            raise InputError(f'the box {box!r} is neither "auto" nor four numbers of pixels: x0, y0, x1, y1.')
+        auto = isinstance(box, str)
+        boxes: Any = list(places([one.pixels for one in healthy], seed, indices, area, aspect)) if auto else box
+        shared = {key: options[key] for key in ("steps", "sampler", "batch_size") if key in options}
+        filled = model.inpaint(
+            list(healthy), box=boxes, prompt=lesion_prompt or sentence_of(finding), seed=seed, start_index=start,
+            guidance_scale=lesion_guidance_scale, feather=feather, **shared,
+        )  # fmt: skip
+        return [replace(one, healthy=twin) for one, twin in zip(filled, healthy, strict=True)]
+
+    def _inpainter(self) -> str:
+        size = self.components.image_size
+        if size != 128:
+            raise InputError(f"the inpainting model that ships makes 128 pixels, not {size}; name one as inpainter.")
+        return "inpaint"
+
 
 def _facing(pixels: np.ndarray, asked: Prompt) -> np.ndarray:
     """Mirrored where a right breast was asked for: [n, n]."""
     mirrored = isinstance(asked, Attributes) and asked.laterality == "R"
     return np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels
-
-
-def _check(
-    prompts: list[Any], count: int, guidance_scale: float, steps: int, batch_size: int, total_timesteps: int
-) -> None:
-    if not prompts:
-        raise InputError("there is no prompt; give at least one sentence.")
-    if count < 1 or batch_size < 1:
-        raise InputError(f"count is {count} and batch_size {batch_size}, but both must be at least 1.")
-    if not 1 <= steps <= total_timesteps:
-        raise InputError(f"steps is {steps}, but must be between 1 and {total_timesteps}.")
-    if not math.isfinite(guidance_scale):
-        raise InputError(f"guidance_scale is {guidance_scale}, but must be a finite number; the paper uses 4.")

@@ -168,7 +168,7 @@ def test_phantom(here, capsys):
     assert "4 images" in capsys.readouterr().out
     info = json.loads((here / "deep/down/data/dataset.json").read_text())
     expected = {"count": 4, "size": 64, "seed": 0, "vendor": None, "priors": "uniform", "lesions": 0.0}
-    expected["lesion_kind"] = None
+    expected |= {"lesion_kind": None, "lesion_area": None, "say_findings": False}
     assert info["settings"] == expected and info["cases"] == 4
     assert main(command) == 2
     assert main([*command, "--overwrite"]) == 0

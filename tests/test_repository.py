@@ -21,15 +21,16 @@ CONSTRAINTS = (ROOT / "constraints" / "cpu-py311.txt").read_text()
 
 # Each layer may import from itself and from what stands below it.
 LAYERS = [
-    {"cli", "app", "__main__", "doctor", "arguments", "sweep_command"},
+    {"cli", "app", "__main__", "doctor", "arguments", "inpaint_command", "sweep_command", "synthesize_command"},
     {"teaching"},
+    {"synthesize"},
     {"evaluation"},
-    {"generation", "planner", "redraw"},
+    {"generation", "inpaint", "planner", "redraw", "synthetic"},
     {"training"},
     {"models"},
     {"data"},
     {"diffusion"},
-    {"terminal"},
+    {"argument_types", "terminal"},
     {"errors", "__init__"},
 ]
 

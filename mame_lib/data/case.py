@@ -14,7 +14,7 @@ VIEWS = ("CC", "MLO")
 AREAS = ("small", "medium", "big")
 DENSITIES = ("very low", "low", "high", "very high")  # BI-RADS A, B, C, D (paper, Table 2)
 LATERALITIES = ("L", "R")
-FINDINGS = ("lesion",)
+FINDINGS = ("lesion", "mass", "spiculated mass", "calcification cluster")  # the first is the paper's only one
 
 VOCABULARY: dict[str, tuple[str, ...]] = {
     "vendor": VENDORS,

@@ -39,7 +39,7 @@ def table_1(manifest: Manifest) -> str:
 
     def count(row: str, column: str) -> int:
         return sum(
-            (row == "total" or (row == "lesion") == (case.attributes.finding == "lesion"))
+            (row == "total" or (row == "lesion") == (case.attributes.finding is not None))
             and (column == "total" or column == (case.attributes.vendor or "other"))
             for case in manifest.cases
         )

@@ -81,6 +81,17 @@ class LesionSpec:
         return self if self.center is None else replace(self, center=(1 - self.center[0], self.center[1]))
 
 
+    @classmethod
+    def of_finding(cls, finding: str, chance: float = 0.0, area: float | None = None) -> LesionSpec:
+        """What a word of `FINDINGS` asks for; `chance` 0..1 draws the margin of a mass that is not spiculated."""
+        if finding == "lesion":
+            return cls(area=area)
+        if finding == "calcification cluster":
+            return cls(kind="calcifications", area=area)
+        margin = "spiculated" if finding == "spiculated mass" else MARGINS[int(3 * chance)]
+        return cls(kind="mass", margin=margin, area=area)
+
+
 @dataclass(frozen=True)
 class Lesion:
     """One lesion and its truth.

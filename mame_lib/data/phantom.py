@@ -87,9 +87,9 @@ def draw(
     """Draw phantom `index` of the population `seed`; the same arguments always give the same bytes.
 
     Attributes that are not said are drawn from (seed, index), except laterality, which is L: each word equally
-    often (priors="uniform"), or as often as in the paper's data (priors="paper"). A `lesion`, or finding="lesion"
-    (then all about it is drawn), is put into the same breast that is drawn without it. noise: quantum noise, 1 is
-    a usual dose. marker: burn the view ("R MLO") into a corner.
+    often (priors="uniform"), or as often as in the paper's data (priors="paper"). A `lesion`, or a finding
+    (then all that its word leaves open is drawn), is put into the same breast that is drawn without it.
+    noise: quantum noise, 1 is a usual dose. marker: burn the view ("R MLO") into a corner.
 
     Raises
     ------
@@ -111,10 +111,11 @@ def draw(
     right = asked.laterality == "R"
     lesions: tuple[Lesion, ...] = ()
     added = None
-    if lesion is not None or asked.finding == "lesion":
-        spec = (lesion or LesionSpec()).mirrored() if right else lesion or LesionSpec()
+    if lesion is not None or asked.finding:
+        spec = lesion or LesionSpec.of_finding(str(asked.finding), stream.generator(6).random())
+        spec = spec.mirrored() if right else spec
         one, added = insert(spec, stream, shape, thick, gland, full_mm=full_mm, side_mm=look.side_mm)
-        lesions, asked = (one,), replace(asked, finding="lesion")
+        lesions, asked = (one,), replace(asked, finding=asked.finding or "lesion")
     image = present(stream, shape, thick, gland, septa, look, full_mm=full_mm, added=added, noise=noise)
     volume = float(thick[shape.mask].sum())
     fraction = float((gland * thick)[shape.mask].sum()) / volume

@@ -12,12 +12,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from mame_lib.data.case import AREAS, DENSITIES, VENDORS, VIEWS, Attributes
+from mame_lib.data.case import AREAS, DENSITIES, FINDINGS, VENDORS, VIEWS, Attributes
 from mame_lib.errors import InputError
 
 GRAMMAR_VERSION = "mam-e/1"
 
-LESION_PROMPT = "a mammogram with a lesion"  # inpainting
+# Inpainting: the paper has the first sentence alone, and names the others as future work.
+FINDING_PROMPTS = {finding: f"a mammogram with a {finding}" for finding in FINDINGS}
+LESION_PROMPT = FINDING_PROMPTS["lesion"]
 CONSTANT_PROMPT = "a mammogram"  # one caption for every image (paper, Fig. 12)
 LESION_CROP_PROMPT = "magnification of a lesion"  # model of lesion crops
 
@@ -47,12 +49,12 @@ PAPER_PROMPTS: dict[str, str] = {
 }
 NEGATIVE_PROMPTS = ("white background", "no black background", "low quality", "black background")
 
-# Sentences outside the pattern that the paper used as they stand; they say nothing but, twice, "lesion".
+# Sentences outside the pattern: some of the paper, which say nothing or "lesion", and those of the findings.
 _FIXED: dict[str, Attributes] = {
     **{sentence: Attributes() for sentence in NEGATIVE_PROMPTS},
     PAPER_PROMPTS["probe"]: Attributes(),
     PAPER_PROMPTS["zero-shot"]: Attributes(),
-    LESION_PROMPT: Attributes(finding="lesion"),
+    **{sentence: Attributes(finding=finding) for finding, sentence in FINDING_PROMPTS.items()},
     LESION_CROP_PROMPT: Attributes(finding="lesion"),
 }
 
@@ -69,8 +71,8 @@ _OLDER = re.compile(
     r"(?:, (?P<finding>with lesion|without lesion|healthy))?"
 )
 
-_GRAMMAR = "a an mammogram in view with and area density lesion"
-_WORDS = frozenset(" ".join((_GRAMMAR, *VENDORS, *VIEWS, *AREAS, *DENSITIES)).lower().split())
+_GRAMMAR = "a an mammogram in view with and area density"
+_WORDS = frozenset(" ".join((_GRAMMAR, *VENDORS, *VIEWS, *AREAS, *DENSITIES, *FINDINGS)).lower().split())
 _SYNONYMS = {"large": "big", "little": "small", "tiny": "small", "size": "area", "dense": "density"}
 
 
@@ -95,12 +97,19 @@ def compose(attributes: Attributes, order: str = "area") -> str:
     names = _says(attributes, order)
     part = said(attributes, order)
     if part.finding:
-        return LESION_PROMPT
+        return FINDING_PROMPTS[part.finding]
     vendor = f" {part.vendor}" if part.vendor else ""
     view = f" in {part.view} view" if part.view else ""
     values = [(getattr(part, name), name) for name in names if name in ("area", "density")]
     looks = [f"{value} {name}" for value, name in values if value]
     return f"a{vendor} mammogram{view}" + (f" with {' and '.join(looks)}" if looks else "")
+
+
+def sentence_of(finding: str) -> str:
+    """The inpainting caption of a word of `FINDINGS`; raises `InputError` for any other."""
+    if finding not in FINDING_PROMPTS:
+        raise InputError(f"finding {finding!r} is unknown; use one of {', '.join(FINDINGS)}.")
+    return FINDING_PROMPTS[finding]
 
 
 def _says(attributes: Attributes, order: str) -> tuple[str, ...]:
@@ -206,9 +215,15 @@ def _reason(text: str) -> str:
             return f"the {noun} is said twice"
     if "mammogram" not in words:
         return "the word 'mammogram' is missing"
-    if "lesion" in words:
-        return f"a lesion has one sentence of its own, {LESION_PROMPT!r}"
+    if finding := _finding(words):
+        return f"a {finding} has one sentence of its own, {FINDING_PROMPTS[finding]!r}"
     return "its words are known, but not in this order: vendor, view, then area and density"
+
+
+def _finding(words: list[str]) -> str | None:
+    """The longest finding all of whose words are said."""
+    told = [finding for finding in FINDINGS if set(finding.split()) <= set(words)]
+    return max(told, key=len, default=None)
 
 
 def _nearby(text: str) -> str:
@@ -227,7 +242,8 @@ def _nearby(text: str) -> str:
     if density:
         found["density"] = density[1]
     if not found:
-        return LESION_PROMPT if "lesion" in words else "a mammogram in MLO view with small area"
+        finding = _finding(words)
+        return FINDING_PROMPTS[finding] if finding else "a mammogram in MLO view with small area"
     first = "density" if areas and density and density.start() < areas.start() else "area"
     return compose(Attributes.from_dict(found), first)
 

@@ -34,7 +34,7 @@ def read_raster(path: str | Path) -> tuple[NDArray[np.float32], dict[str, float]
     InputError
         "<path>: <reason>" if it cannot be read, has several frames, too many pixels, color, or two gray levels.
     """
-    with _picture(Path(path), "it") as picture:
+    with open_picture(Path(path), "it") as picture:
         if picture.mode == "1":
             raise InputError("it has two gray levels only: a mask, not a mammogram")
         if picture.mode in ("L", "LA"):
@@ -56,7 +56,7 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
     """
     path = Path(path)
     if path.suffix.lower() in EXTENSIONS:
-        with _picture(path, "its lesion mask") as picture:
+        with open_picture(path, "its lesion mask") as picture:
             mask = _levels(picture) > (127 if picture.format == "JPEG" else 0)
     else:
         mask = _dicom_mask(path)
@@ -68,7 +68,7 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
 
 
 @contextmanager
-def _picture(path: Path, what: str) -> Iterator[Image.Image]:
+def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
     """The open picture; every failure, also of the code that uses it, is an InputError about `what`."""
     try:
         with Image.open(path) as picture:

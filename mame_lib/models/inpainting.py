@@ -81,6 +81,6 @@ def latent_mask(masks: NDArray[np.bool_], size: int) -> Tensor:
     return nn.functional.interpolate(pixels, size=(size, size), mode="nearest")  # [B, 1, size, size]
 
 
-def blank(images: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Images uint8 `[B, n, n]` with their masked pixels set to middle gray; float32, for 127.5 is between two grays."""
+def blank(images: NDArray[np.uint8] | NDArray[np.float32], masks: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Images `[B, n, n]`, 0 … 255, with their masked pixels set to middle gray, 127.5, which float32 can hold."""
     return np.where(masks, np.float32(GRAY), images.astype(np.float32))

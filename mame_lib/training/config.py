@@ -53,6 +53,8 @@ class TrainConfig:
     constant_prompt : one caption for every image, such as "a mammogram" (paper, Fig. 12); `None` uses the data's.
     caption_dropout : share of captions replaced by the empty one (the paper used 0).
     mask_dropout : inpainting only, share of images that are masked as a whole.
+    healthy_boxes : inpainting only, images without a lesion are used too, under "a mammogram" and with a box of the
+        size of another image's lesion somewhere in the breast: what fills a box then depends on the caption.
     mask_loss_weight : inpainting only, how often the error inside the mask counts; 1 counts all alike (the paper).
     prior_prompt : prior preservation (Ruiz et al. 2023): the base model draws `prior_images` of this sentence, and as
         many of them as of our images join each step, with weight `prior_weight`. `None` is off, as in the paper.
@@ -93,6 +95,7 @@ class TrainConfig:
     constant_prompt: str | None = None
     caption_dropout: float = 0.1
     mask_dropout: float = 0.1
+    healthy_boxes: bool = False
     mask_loss_weight: float = 1.0
     prior_prompt: str | None = None
     prior_weight: float = 1.0

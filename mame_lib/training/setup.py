@@ -16,6 +16,9 @@ from PIL import Image
 
 from mame_lib.data import manifest
 from mame_lib.data.case import Case
+from mame_lib.data.masks import breast_mask
+from mame_lib.data.places import free_area, place_box
+from mame_lib.data.prompts import CONSTANT_PROMPT
 from mame_lib.errors import InputError
 from mame_lib.models.cache import FORMAT, cache_folder, cached, digest_of, encode, key_of
 from mame_lib.models.components import Components
@@ -117,7 +120,10 @@ def prepare(config: TrainConfig, device: str | None = None, world: World = ALONE
 
 
 def _pictures(data: manifest.Manifest, split: str, config: TrainConfig) -> list[Picture]:
-    """The images of a split that this task learns from: all of them, or, to inpaint, those with boxes."""
+    """The images of a split that this task learns from: all of them, or, to inpaint, those with boxes.
+
+    With `healthy_boxes` the others come after them, each with one box, under `CONSTANT_PROMPT`.
+    """
 
     def boxes(case: Case) -> tuple[tuple[float, float, float, float], ...]:
         with Image.open(data.root / case.image) as image:
@@ -126,10 +132,34 @@ def _pictures(data: manifest.Manifest, split: str, config: TrainConfig) -> list[
 
     cases = [case for case in data.split(split) if case.boxes or not config.inpainting]
     constant = config.constant_prompt
-    return [
+    pictures = [
         Picture(data.root / c.image, c.prompt if constant is None else constant, c.id, boxes(c) if c.boxes else ())
         for c in cases
     ]
+    if config.healthy_boxes and config.inpainting and pictures:
+        healthy = [case for case in data.split(split) if case.attributes.finding is None and not case.boxes]
+        pictures += _healthy_pictures(data, healthy, [picture.boxes[0] for picture in pictures])
+    return pictures
+
+
+def _healthy_pictures(
+    data: manifest.Manifest, cases: Sequence[Case], boxes: Sequence[tuple[float, float, float, float]]
+) -> list[Picture]:
+    """Healthy images, each with a box of the size of one of `boxes`, placed by a stream of its own.
+
+    An image whose breast has no room for its box is left out.
+    """
+    pictures = []
+    for case in cases:
+        image = data.image(case)
+        rng = np.random.default_rng(int.from_bytes(hashlib.blake2b(case.id.encode(), digest_size=8).digest(), "big"))
+        x0, y0, x1, y1 = boxes[int(rng.integers(len(boxes)))]
+        n = len(image)
+        box = place_box(free_area(breast_mask(image)), round((x1 - x0) * n), round((y1 - y0) * n), rng)
+        if box is not None:
+            place = (box[0] / n, box[1] / n, box[2] / n, box[3] / n)
+            pictures.append(Picture(data.root / case.image, CONSTANT_PROMPT, case.id, (place,)))
+    return pictures
 
 
 def _prior(config: TrainConfig, components: Components, cache: Path) -> TrainingSet | None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from mame_lib.data.case import LATERALITIES, VENDORS, VIEWS, Attributes
+from mame_lib.data.case import FINDINGS, LATERALITIES, VENDORS, VIEWS, Attributes
 from mame_lib.data.lesions import KINDS, MARGINS, SHAPES, Lesion, LesionSpec
 from mame_lib.data.outlines import mass_profile
 from mame_lib.data.phantom import Phantom, draw
@@ -79,6 +79,19 @@ def test_finding_and_spec_ask_for_the_same_lesion() -> None:
     assert np.array_equal(by_word.image, by_spec.image) and only(by_word).box == only(by_spec).box
     again = draw(ILL, seed=2, index=4)
     assert np.array_equal(by_word.image, again.image) and by_word.attributes == again.attributes
+
+
+@pytest.mark.parametrize("finding", FINDINGS)
+def test_a_finding_is_what_its_word_says(finding: str) -> None:
+    drawn = [draw(Attributes(finding=finding), seed=2, index=index) for index in range(6)]
+    lesions = [only(one) for one in drawn]
+    assert {one.attributes.finding for one in drawn} == {finding}
+    if finding == "calcification cluster":
+        assert {one.kind for one in lesions} == {"calcifications"}
+    elif finding != "lesion":
+        assert {one.kind for one in lesions} == {"mass"}
+        assert all((one.margin == "spiculated") == (finding == "spiculated mass") for one in lesions)
+        assert finding == "spiculated mass" or len({one.margin for one in lesions}) > 1
 
 
 def test_right_is_the_mirror_of_left_with_its_lesion() -> None:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mame_lib.data.case import FINDINGS
 from mame_lib.data.manifest import load
 from mame_lib.data.preparation import Options, prepare_case
+from mame_lib.data.prompts import FINDING_PROMPTS, LESION_PROMPT
 from mame_lib.data.sources import SOURCES, Quarantined, SourceCase, list_folder, phantom_source
 from mame_lib.data.store import prepare
 from mame_lib.errors import InputError
@@ -74,6 +76,29 @@ def test_listing_reads_no_pixels_and_needs_no_heavy_library():
 
 
 # ── Phantoms ──
+
+
+def test_phantom_source_says_findings():
+    asked = {"lesions": 0.8, "lesion_area": (0.003, 0.03), "say_findings": True}
+    items = list(phantom_source(40, size=64, seed=5, **asked))
+    ill = [item for item in items if item.boxes]
+    assert {item.attributes.finding for item in ill} == set(FINDINGS) - {"lesion"}
+    own = [item for item in ill if item.prompt == FINDING_PROMPTS[item.attributes.finding]]
+    assert all(item.prompt in (LESION_PROMPT, FINDING_PROMPTS[item.attributes.finding]) for item in ill)
+    assert 0.2 < len(own) / len(ill) < 0.8  # every second one at random
+    shares = [(x1 - x0) * (y1 - y0) / 64**2 for item in ill for x0, y0, x1, y1 in item.boxes]
+    assert min(shares) > 0.001 and max(shares) < 0.045
+    healthy = [item for item in items if not item.boxes]
+    assert healthy and all(item.attributes.finding is None and "lesion" not in item.prompt for item in healthy)
+    again = list(phantom_source(40, size=64, seed=5, **asked))
+    assert all(np.array_equal(a.image, b.image) and a.prompt == b.prompt for a, b in zip(items, again, strict=True))
+    for bad, reason in (
+        ({"lesion_area": (0.0, 0.1)}, "must rise"),
+        ({"lesion_area": (0.2, 0.1)}, "must rise"),
+        ({"say_findings": True, "lesion_kind": "mass"}, "choose one"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            phantom_source(1, **bad)
 
 
 def test_phantom_source():

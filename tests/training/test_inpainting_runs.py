@@ -10,12 +10,14 @@ import torch
 from PIL import Image
 
 from mame_lib.data import manifest
+from mame_lib.data.prompts import CONSTANT_PROMPT
+from mame_lib.data.sources import phantom_source
 from mame_lib.errors import InputError
 from mame_lib.models.components import Components
 from mame_lib.models.inpainting import blank, box_mask, latent_mask, snap
 from mame_lib.models.latents import decode, encode_moments
 from mame_lib.models.sampling import sample_states
-from mame_lib.models.text import encode_prompts
+from mame_lib.models.text import encode_prompts, tokenize
 from mame_lib.training.data import batch_of_step
 from mame_lib.training.loop import diffusion_loss, start, train_step
 from mame_lib.training.setup import GROWTHS, load_base, prepare
@@ -94,14 +96,30 @@ def test_boxes_scale_with_the_size_of_the_images(tmp_path) -> None:
 
 
 def test_only_images_with_boxes_are_learned_from(phantoms, tmp_path) -> None:
-    from mame_lib.data.sources import phantom_source
-
     with pytest.raises(InputError, match="no lesion box in its training split"):
         prepare(config_of(data=phantoms, out=tmp_path / "run", preset="tiny-inpaint"))
     manifest.write(tmp_path / "data", phantom_source(12, 128, 3, lesions=0.5), source="phantom", settings={})
     _, prepared = prepare(config_of(tmp_path, preset="tiny-inpaint"))
     ill = {case.id for case in manifest.load(tmp_path / "data").split("train") if case.boxes}
     assert set(prepared.training_set.ids) == ill and 0 < len(ill) < 9
+
+
+def test_healthy_images_are_learned_too_with_a_box_of_their_own(tmp_path) -> None:
+    manifest.write(tmp_path / "data", phantom_source(16, 128, 3, lesions=0.5), source="phantom", settings={})
+    config = config_of(tmp_path, preset="tiny-inpaint", healthy_boxes=True)
+    _, prepared = prepare(config)
+    cases = {case.id: case for case in manifest.load(tmp_path / "data").split("train")}
+    found = prepared.training_set
+    assert set(found.ids) == set(cases) and prepared.facts["captions"][CONSTANT_PROMPT] > 2
+    ill = [bool(cases[name].boxes) for name in found.ids]
+    assert ill == sorted(ill, reverse=True)  # healthy ones come last
+    assert found.masks is not None and found.masks.latent.any((2, 3)).all()  # every image has something to fill
+    empty = tokenize(load_base(config).tokenizer, [CONSTANT_PROMPT])[0]
+    assert [bool((ids == empty).all()) for ids in found.input_ids] == [not one for one in ill]
+    _, again = prepare(config)
+    assert np.array_equal(found.masks.latent, again.training_set.masks.latent)
+    _, without = prepare(config_of(tmp_path, preset="tiny-inpaint"))
+    assert len(without.training_set) == sum(ill)
 
 
 def test_an_inpainting_model_is_no_base_for_text_to_image(lesions, tmp_path) -> None:
