@@ -25,7 +25,7 @@ from mame_lib.synthetic import Generated, Inpainted
 
 Picture = Source | Generated | Inpainted
 
-FEATHER = 1.5  # pixels of the model; see benchmarks/lesions.py for what it does to the seam
+FEATHER = 3.0  # pixels of the model; see benchmarks/lesions.py for what it does to the seam
 
 
 def canvas_of(image: Any, mask: Any, box: Sequence[float] | None, size: int) -> Canvas:
@@ -127,7 +127,8 @@ class Inpainter:
             healthy tissue, and so removes a lesion.
         count : pictures in all, going through the images again and again; by default one an image.
         seed, start_index : picture k depends on model, image, mask, settings, seed and start_index + k alone.
-        feather : pixels of the model over which the filling comes in at the border, inside the mask; 0: all at once.
+        feather : how softly the filling comes in at the border, inside the mask: the sigma of a blur, in pixels of the
+            model (`data.canvas.feathered`). Corners become round. 0: all at once.
         keep_detail : what the autoencoder cannot carry of the picture, its finest texture, is kept inside the mask.
 
         Returns

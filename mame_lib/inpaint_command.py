@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
     add("--steps", type=whole(1, 1000), default=24, help="sampler steps (default: 24)")
     add("--guidance-scale", type=real, default=4.0, help="1: no guidance (default: 4)")
     add("--negative-prompt", default="", help="what to steer away from")
-    add("--feather", type=real, help="soft border inside the mask, pixels of the model; 0: hard (default: 1.5)")
+    add("--feather", type=real, help="soft border inside the mask, pixels of the model; 0: hard (default: 3)")
     add("--keep-detail", action="store_true", help="keep texture inside the mask that the autoencoder would lose")
     command.set_defaults(command="inpaint")
 

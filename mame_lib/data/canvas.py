@@ -63,11 +63,10 @@ class Canvas:
     def paste(self, change: F32, feather: float = 0.0) -> Levels:
         """The picture with `change` [n, n], in gray levels 0 … 255 of the model, added inside the mask.
 
-        feather: pixels of the model from the mask's border over which the change comes in, inside the mask.
+        feather: how softly it comes in at the border of the mask, pixels of the model; see `feathered`.
         """
         full = self._unsquare(_resized(change, self.side))  # [h, w]
-        inside = ndimage.distance_transform_edt(np.pad(self.mask, 1, mode="edge"))[1:-1, 1:-1]  # [h, w] pixels
-        weight = np.clip(inside / (1 + feather * self.side / self.size), 0, 1)
+        weight = feathered(self.mask, feather * self.side / self.size)
         white = white_of(self.levels)
         values = self.levels[self.mask] + (weight * full)[self.mask] * (white / 255)
         result = self.levels.copy()
@@ -87,6 +86,26 @@ class Canvas:
         top = (self.side - height) // 2
         left = values[top : top + height, :width]
         return left[:, ::-1] if self.right else left
+
+
+def feathered(mask: Mask, sigma: float) -> F32:
+    """Weights 0..1 of a mask, bool [h, w]: 0 outside of it and at its border, 1 deep inside; corners become round.
+
+    The mask is blurred by a Gaussian of `sigma` pixels, and what is above one half, the value at a straight border, is
+    stretched to 0..1. sigma is at most half the largest depth in the mask, so that the middle of a small one is filled
+    as well. 0 gives the mask itself. The border of the image is no border of the mask: it goes on beyond.
+    """
+    if sigma == 0:
+        return mask.astype(np.float32)
+    around = int(np.ceil(4 * sigma)) + 1
+    beyond = np.pad(mask, around, mode="edge")
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    near = tuple(slice(int(span[0]), int(span[-1]) + 1 + 2 * around) for span in (rows, columns))
+    sigma = min(sigma, 0.5 * float(ndimage.distance_transform_edt(beyond[near]).max()))
+    blurred = np.zeros(beyond.shape, np.float32)
+    blurred[near] = ndimage.gaussian_filter(beyond[near].astype(np.float32), sigma, mode="nearest")
+    inner = blurred[around:-around, around:-around]
+    return np.where(mask, np.clip(2 * inner - 1, 0, 1), 0).astype(np.float32)
 
 
 def _resized(values: F32, size: int) -> F32:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.special import ndtr
 
-from mame_lib.data.canvas import Canvas
+from mame_lib.data.canvas import Canvas, feathered
 from mame_lib.data.levels import white_of
 from mame_lib.data.phantom import draw
 from mame_lib.data.places import free_area, place_box
@@ -74,14 +75,27 @@ def test_at_the_models_own_size_the_filling_is_what_the_model_made() -> None:
     assert np.array_equal(result[mask], made[mask])
 
 
-def test_a_feather_keeps_the_border_and_gives_way_inside() -> None:
+def test_a_feather_rounds_the_corners_and_fills_the_middle() -> None:
     mask = np.zeros((128, 128), bool)
     mask[50:70, 10:30] = True
     canvas = Canvas(BREAST.image // 2, mask, 128)
     change = np.full((128, 128), 100, np.float32)
     hard, soft = (canvas.paste(change, f).astype(int) - BREAST.image // 2 for f in (0, 3))
-    assert (hard[mask] == 100).all()
-    assert soft[50, 20] == 25 and soft[51, 20] == 50 and soft[60, 20] == 100 and (soft[~mask] == 0).all()
+    assert (hard[mask] == 100).all() and (soft[~mask] == 0).all()
+    assert soft[50, 10] == 0 and 0 < soft[50, 20] < 20 and soft[60, 20] >= 99
+    # at a straight border: 2 Phi(depth / sigma) - 1
+    middle = [soft[50 + k, 20] / 100 for k in range(6)]
+    assert np.allclose(middle, [2 * ndtr((k + 0.5) / 3) - 1 for k in range(6)], atol=0.02)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 5, 9])
+def test_a_feather_leaves_something_of_small_masks(side: int) -> None:
+    mask = np.zeros((40, 40), bool)
+    mask[5 : 5 + side, 0:side] = True  # at the border of the image, which is none of the mask
+    weight = feathered(mask, 6.0)
+    assert weight[mask].max() > 0.4 and (weight[~mask] == 0).all() and weight.shape == mask.shape
+    assert weight[5 + side // 2, 0] == weight[mask].max()
+    assert np.array_equal(feathered(mask, 0), mask.astype(np.float32))
 
 
 def test_mask_must_lie_on_a_breast() -> None:
