@@ -1,6 +1,7 @@
 """Measure the shipped models: what the autoencoder keeps, whether prompts are obeyed, whether lesions are filled in.
 
     python benchmarks/tiny_models.py [--real FOLDER] --out benchmarks/results/tiny_models.json
+    python benchmarks/tiny_models.py --models inpaint --keep --out benchmarks/results/tiny_models.json
 
 `--real` adds the reconstruction figures on a data set of real mammograms (as `mame prepare folder` writes it).
 """
@@ -8,6 +9,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter
 from dataclasses import replace
 from itertools import product
@@ -15,22 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from provenance import report
 
 from mame_lib.data import manifest
 from mame_lib.data.case import AREAS, DENSITIES, VENDORS, VIEWS, Attributes
 from mame_lib.data.lesions import LesionSpec
 from mame_lib.data.phantom import draw
-from mame_lib.data.prompts import LESION_PROMPT, compose, parse
-from mame_lib.diffusion.start import initial_noise
+from mame_lib.data.prompts import FINDING_PROMPTS, compose, parse
 from mame_lib.evaluation.attributes import measure
 from mame_lib.evaluation.autoencoder import visibility
 from mame_lib.evaluation.similarity import psnr
 from mame_lib.generation import Mame
-from mame_lib.models.inpainting import blank, box_mask, latent_mask, snap
+from mame_lib.models.inpainting import snap
 from mame_lib.models.latents import decode, encode_moments
-from mame_lib.training.images import draw as draw_images
 
 HELD_OUT = 900_000  # a phantom population that no model was trained on
 
@@ -103,25 +102,22 @@ def adherence(mame: Mame, sentences: list[str], repeats: int, seed: int, guidanc
 
 
 def filling(mame: Mame, count: int, seed: int, guidance_scale: float) -> dict[str, Any]:
-    """Fill the boxes of held-out masses: gray of the lesion minus gray of a ring around it, in gray levels.
+    """Fill the boxes of held-out masses with a mass: gray of the lesion minus gray of a ring around, in gray levels.
 
     Beside it the same in the phantom with its true mass, in the same breast without one, and after the autoencoder.
     """
-    parts = mame.components
     pairs = [
         (draw(seed=HELD_OUT + 1, index=i, lesion=LesionSpec(kind="mass")), draw(seed=HELD_OUT + 1, index=i))
         for i in range(count)
     ]
-    side = parts.latent_shape[1]
-    masks = np.stack([snap(box_mask([one.lesions[0].box], parts.image_size), 8) for one, _ in pairs])  # [N, n, n]
     lesions, breasts = (np.stack([getattr(one, name) for one, _ in pairs]) for name in ("lesion_mask", "mask"))
     with_mass, without = (np.stack([pair[k].image for pair in pairs]) for k in (0, 1))  # [N, n, n]
-    around = encode_moments(parts.vae, blank(without, masks)).mean * parts.vae.config.scaling_factor  # [N, 4, h, w]
-    extra = torch.cat([latent_mask(masks, side), around], dim=1)  # [N, 5, h, w]
-    noise = initial_noise(seed, range(count), parts.latent_shape)  # [N, 4, h, w]
-    made = draw_images(
-        parts, [LESION_PROMPT] * count, noise, guidance_scale=guidance_scale, steps=24, extra=extra
-    )  # [N, n, n]
+    filled = mame.inpaint(
+        list(without), box=[list(one.lesions[0].box) for one, _ in pairs], prompt=FINDING_PROMPTS["mass"],
+        guidance_scale=guidance_scale, seed=seed,
+    )  # fmt: skip
+    made = np.stack([one.raw for one in filled])  # [N, n, n]
+    masks = np.stack([snap(one.mask, 8) for one in filled])  # [N, n, n]
     kinds = {
         "filled": made,
         "true mass": with_mass,
@@ -151,13 +147,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=64)
     parser.add_argument("--guidance-scales", nargs="+", type=float, default=[1.0, 2.0, 4.0])
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--keep", action="store_true", help="everything else that --out holds stays")
     options = parser.parse_args()
-    tiny = Mame.load("tiny")
-    phantoms = np.stack([draw(seed=HELD_OUT, index=i).image for i in range(100)])
-    result: dict[str, Any] = {"autoencoder": {"held-out phantoms": reconstruction(tiny, phantoms)}, "models": {}}
-    if options.real:
-        data = manifest.load(options.real)
-        result["autoencoder"]["real"] = reconstruction(tiny, np.stack([data.image(case) for case in data.cases]))
+    if options.keep and not options.out:
+        parser.error("--keep needs --out: the file that stays")
+    more: dict[str, Any] = {}
+    if options.keep:
+        result: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8"))
+        more["kept"] = result.pop("provenance")
+    else:
+        result = whole(options.real)
     for name in options.models:
         mame = Mame.load(name)
         result["models"][name] = {}
@@ -168,11 +167,19 @@ def main() -> None:
             }  # fmt: skip
             result["models"][name][f"guidance {g:g}"] = made
             print(name, g, made, flush=True)
-    result["ceiling"] = {
-        "what": "the same readers on phantoms of seed 900000 and on their reconstructions, share of the true word",
-        **ceiling(tiny),
-    }
-    report(result, options.out, "torch", "diffusers")
+    report(result, options.out, "torch", "diffusers", **more)
+
+
+def whole(real: Path | None) -> dict[str, Any]:
+    """What belongs to no one model: the autoencoder, and what the readers are worth."""
+    tiny = Mame.load("tiny")
+    phantoms = np.stack([draw(seed=HELD_OUT, index=i).image for i in range(100)])
+    kept: dict[str, Any] = {"held-out phantoms": reconstruction(tiny, phantoms)}
+    if real:
+        data = manifest.load(real)
+        kept["real"] = reconstruction(tiny, np.stack([data.image(case) for case in data.cases]))
+    what = "the same readers on phantoms of seed 900000 and on their reconstructions, share of the true word"
+    return {"autoencoder": kept, "models": {}, "ceiling": {"what": what, **ceiling(tiny)}}
 
 
 def ceiling(mame: Mame, count: int = 100) -> dict[str, dict[str, float]]:

@@ -124,7 +124,7 @@ class Inpainter:
         mask, box : what is to be filled, one for all or a list with one for each. A mask is a file, a Pillow image or
             an array of the image's size, white inside; a box is half-open (x0, y0, x1, y1) in pixels.
         prompt : what to put there, one for all or a list; by default the paper's sentence. "a mammogram" asks for
-            healthy tissue, and so removes a lesion.
+            healthy tissue and so removes a lesion, best without guidance: with 4 the place comes out too dark.
         count : pictures in all, going through the images again and again; by default one an image.
         seed, start_index : picture k depends on model, image, mask, settings, seed and start_index + k alone.
         feather : how softly the filling comes in at the border, inside the mask: the sigma of a blur, in pixels of the

@@ -52,12 +52,18 @@ class Frame:
         """[n, n] -> [INPUT, INPUT]: exact area averages over the cells of the frame, 0 beyond the image."""
         down = _area_weights(self.size, self.top, self.side)
         across = _area_weights(self.size, self.left, self.side)
-        return np.asarray(down @ values @ across.T, np.float32)
+        return _product(down, values, across.T)
 
     def spread(self, values: F32) -> F32:
         """[MAP, MAP] on the frame -> [n, n] by linear interpolation; the outermost cells go on beyond it."""
         down, across = (_linear_weights(self.size, start, self.side) for start in (self.top, self.left))
-        return np.asarray(down @ values @ across.T, np.float32)
+        return _product(down, values, across.T)
+
+
+def _product(first: F32, second: F32, third: F32) -> F32:
+    """Their matrix product, by torch: it keeps to the number of threads it is told, on which the last bits depend."""
+    a, b, c = (torch.from_numpy(np.ascontiguousarray(factor)) for factor in (first, second, third))
+    return np.asarray((a @ b @ c).numpy(), np.float32)
 
 
 def _area_weights(size: int, start: float, side: float) -> F32:
