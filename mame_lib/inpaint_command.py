@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> None:
     add("--out", type=Path, required=True, metavar="FILE", help="a .png file, or a folder; a .mask.png lies beside it")
     words = command.add_mutually_exclusive_group()
     words.add_argument("--finding", choices=FINDINGS, default="lesion", help="(default: lesion)")
-    words.add_argument("--prompt", metavar="SENTENCE", help='any sentence; "a mammogram" is healthy (guidance 1 is best)')
+    words.add_argument("--prompt", metavar="SENTENCE", help='any sentence; "a mammogram" fills in healthy tissue')
     add("--model", default="inpaint", help="shipped model, run's model folder or Hub id (default: inpaint)")
     add("--seed", type=seed, default=0, help="(default: 0)")
     add("--count", type=whole(1), default=1, help="number of fillings (default: 1)")
