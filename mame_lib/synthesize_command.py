@@ -19,7 +19,11 @@ MOST = 1_000_000  # images of a data set
 def add_parser(commands: Any) -> None:
     """Arguments of `mame synthesize`."""
     about = "make a data set of synthetic mammograms from the shares of its population"
-    command = commands.add_parser("synthesize", help=about, allow_abbrev=False)
+    many = (
+        "One process computes on one thread, so that the images do not depend on it. Several share the work: "
+        "accelerate launch --multi_gpu --num_processes N -m mame_lib synthesize SPEC …, on a processor too."
+    )
+    command = commands.add_parser("synthesize", help=about, epilog=many, allow_abbrev=False)
     add = command.add_argument
     add("spec", type=Path, metavar="SPEC", help="population in a TOML file: models, seed, shares")
     add("--count", type=whole(1, MOST), required=True, metavar="N", help="number of images")
