@@ -18,7 +18,8 @@ Verify = Callable[[Any], None]
 # Chapter number -> module of this package that holds its checks.
 MODULES = {
     "01": "mammograms", "02": "forward", "03": "reverse", "04": "samplers", "05": "latents", "06": "conditioning",
-    "07": "dreambooth", "08": "resources", "09": "guidance", "10": "extrapolation", "12": "failures",
+    "07": "dreambooth", "08": "resources", "09": "guidance", "10": "extrapolation", "11": "lesions",
+    "12": "failures", "15": "cad",
 }  # fmt: skip
 
 _REGISTRY: dict[str, Verify] = {}
