@@ -1,12 +1,16 @@
 """Does a detector believe the lesions of `generate_with_lesion`, and do its heat maps point at them?
 
     python benchmarks/heatmaps.py --out benchmarks/results/heatmaps.json
+    python benchmarks/heatmaps.py --confirm --out benchmarks/results/heatmaps_confirmed.json
 
 For 64 seeds: the score of the shipped detector inside the box, with the lesion and without. "Without" is asked twice,
 of the twin that had no lesion yet, and of the twin whose same box was filled under "a mammogram": a detector that
 heard the seam or the paste, and no lesion, would rise against the first and not against the second. Phantoms with
 true masses are the ceiling. Then saliency, Grad-CAM and occlusion of each picture: the pointing game and the energy
 inside the box, beside chance and beside the same maps of the twins.
+
+Of six settings two reached 90 % on the first seeds. Two of six may do so by luck, so `--confirm` measures those two
+again, scores alone, on as many seeds that nobody had looked at.
 
 Pictures are kept in build/heatmaps; remove that folder when a model changes.
 """
@@ -64,6 +68,7 @@ SETTINGS = [
     Setting(), Setting("mass"), Setting("mass", LARGE), Setting("mass", LARGE, 8.0), Setting("mass", guidance=8.0),
     Setting("lesion", LARGE),
 ]  # fmt: skip
+CONFIRMED = [Setting("mass", LARGE, 8.0), Setting("mass", guidance=8.0)]  # those that reached 90 % at first
 TWINS = ("lesion", "mass, large boxes", "true masses, decoded")  # sets of which the maps of the twins count, too
 
 
@@ -75,12 +80,12 @@ class Pairs(NamedTuple):
     boxes: list[Box]
 
 
-def made(fused: Mame, inpainter: Mame, setting: Setting, seeds: int) -> Pairs:
+def made(fused: Mame, inpainter: Mame, setting: Setting, seeds: range) -> Pairs:
     """One picture a seed, the 14 training sentences in turn, with its two twins."""
-    path = BUILD / f"{setting.name}, {seeds}.safetensors"
+    path = BUILD / f"{setting.name}, {seeds.stop}.safetensors"
     if not path.exists():
         rows = []
-        for seed in range(seeds):
+        for seed in seeds:
             [one] = fused.generate_with_lesion(
                 TRAINING_PROMPTS[seed % len(TRAINING_PROMPTS)], inpainter=inpainter, finding=setting.finding,
                 area=setting.area, lesion_guidance_scale=setting.guidance, seed=seed,
@@ -92,21 +97,20 @@ def made(fused: Mame, inpainter: Mame, setting: Setting, seeds: int) -> Pairs:
         save_file({name: np.stack(column) for name, column in columns}, path)
     stored = load_file(path)
     boxes = [tuple(box) for box in stored["boxes"].tolist()]
-    twins = {"without": stored["without"], "healthy filling": filled(inpainter, stored["without"], boxes, path)}
+    twins = {"without": stored["without"], "healthy filling": filled(inpainter, stored["without"], boxes, seeds, path)}
     return Pairs(stored["ill"], twins, boxes)
 
 
-def filled(inpainter: Mame, healthy: np.ndarray, boxes: Sequence[Box], path: Path) -> np.ndarray:
+def filled(inpainter: Mame, healthy: np.ndarray, boxes: Sequence[Box], seeds: range, path: Path) -> np.ndarray:
     """The boxes of healthy breasts [N, n, n] filled with healthy tissue, from the same noise as the lesions.
 
     Without guidance: with it the filling comes out darker than the tissue around it, an easy twin to rise against.
     """
     kept = path.with_suffix(".filled.safetensors")
     if not kept.exists():
-        pairs = enumerate(zip(healthy, boxes, strict=True))
         made = [
-            inpainter.inpaint(one, box=box, prompt=CONSTANT_PROMPT, guidance_scale=1.0, seed=k)[0].pixels
-            for k, (one, box) in pairs
+            inpainter.inpaint(one, box=box, prompt=CONSTANT_PROMPT, guidance_scale=1.0, seed=seed)[0].pixels
+            for one, box, seed in zip(healthy, boxes, seeds, strict=True)
         ]
         save_file({"pixels": np.stack(made)}, kept)
     return load_file(kept)["pixels"]
@@ -178,12 +182,19 @@ def main() -> None:
     """Measure, print, and store with provenance."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--confirm", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     started = time.process_time()
     fused, inpainter = Mame.load("fused"), Mame.load("inpaint")
-    sets = {setting.name: made(fused, inpainter, setting, options.seeds) for setting in SETTINGS}
+    if options.confirm:
+        seeds = range(options.seeds, 2 * options.seeds)
+        again = {one.name: {"scores": scores(made(fused, inpainter, one, seeds))} for one in CONFIRMED}
+        seconds = round(time.process_time() - started)
+        report({"seeds": [seeds.start, seeds.stop], "sets": again}, options.out, "torch", "diffusers", seconds=seconds)
+        return
+    sets = {setting.name: made(fused, inpainter, setting, range(options.seeds)) for setting in SETTINGS}
     sets |= true(options.seeds)
     result: dict[str, Any] = {"seeds": options.seeds, "window": heatmaps.WINDOW, "stride": heatmaps.STRIDE, "sets": {}}
     for name, pairs in sets.items():

@@ -42,7 +42,7 @@ def test_linked_chapters_exist_and_the_others_are_to_come() -> None:
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)
 def test_errata_that_a_page_names_are_on_the_list_and_linked(path: Path) -> None:
     text = re.sub(r"^(`{3,})\{code-cell\}.*?^\1\s*$", "", path.read_text(encoding="utf8"), flags=re.S | re.M)
-    for words, target in re.findall(r"\[([^\]]*)\]\(#(e\d+)\)", text):
+    for words, target in re.findall(r"\[([^\[\]]*)\]\(#(e\d+)\)", text):
         assert words.upper() == target.upper() and 1 <= int(target[1:]) <= COUNT, f"[{words}](#{target})"
     named = re.findall(r"(?<![\[\w$\\])E(\d+)\b(?![\]\w$])", text)
     assert not named, f"write [E{named[0]}](#e{named[0]}), so that it can be followed"

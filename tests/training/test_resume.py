@@ -159,7 +159,7 @@ CHANGED = dict(
     preset="sd15", base="fused", method="unet", lora_rank=8, batch_size=7, learning_rate=0.5, warmup=9, clip=2.0,
     text_learning_rate_factor=0.5, rate_schedule="cosine", weight_decay=0.5, ema_decay=0.5, constant_prompt="x",
     caption_dropout=0.9, mask_dropout=0.9, prior_prompt="x", prior_weight=0.5, prior_images=7, offset_noise=0.5,
-    prediction_type="sample", mask_loss_weight=2.0, zero_terminal_snr=True, min_snr_gamma=1.0,
+    prediction_type="sample", mask_loss_weight=2.0, healthy_boxes=True, zero_terminal_snr=True, min_snr_gamma=1.0,
     precision="bfloat16", optimizer="adamw",
     seed=5,
 )  # fmt: skip
