@@ -14,12 +14,11 @@ from mame_lib.data.case import Attributes
 from mame_lib.data.places import PAPER_AREA, PAPER_ASPECT
 from mame_lib.data.prompts import compose, sentence_of
 from mame_lib.diffusion.samplers import SamplerState
-from mame_lib.diffusion.start import generators_for, initial_noise
 from mame_lib.errors import InputError
 from mame_lib.inpaint import FEATHER, Inpainter, check_settings, places
 from mame_lib.models.components import Components
 from mame_lib.models.latents import decode
-from mame_lib.models.sampling import sample_states
+from mame_lib.models.sampling import seeded_states
 from mame_lib.models.text import PromptStates
 from mame_lib.redraw import MOST_TRIES, Asked, Judge, Prompt, judge_for, redraw_seed, screened
 from mame_lib.synthetic import Generated as Generated  # both are part of this module's face
@@ -74,15 +73,7 @@ class Mame(Inpainter):
 
     def _walk(self, states: torch.Tensor, indices: Sequence[int], seed: int, **options: Any) -> Iterator[SamplerState]:
         """The walk for text states `[B + 1, L, D]`, the last row being the negative prompt's."""
-        parts = self.components
-        return sample_states(
-            parts,
-            initial_noise(seed, indices, parts.latent_shape),  # [B, 4, h, w]
-            states[:-1],
-            states[-1:],
-            generators=generators_for(seed, "sampler", indices),
-            **options,
-        )
+        return seeded_states(self.components, states, indices, seed, **options)
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         """Latents `[B, 4, h, w]` of a state to gray uint8 images `[B, n, n]`."""

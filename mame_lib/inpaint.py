@@ -14,12 +14,12 @@ from mame_lib.data.canvas import Canvas
 from mame_lib.data.levels import Source, mask_of_box, read_levels, read_mask
 from mame_lib.data.places import PAPER_AREA, PAPER_ASPECT, Box, free_area, sample_box
 from mame_lib.data.prompts import LESION_PROMPT
-from mame_lib.diffusion.start import generator_for, generators_for, initial_noise
+from mame_lib.diffusion.start import generator_for
 from mame_lib.errors import InputError
 from mame_lib.models.components import Components
 from mame_lib.models.inpainting import blank, latent_mask, snap
 from mame_lib.models.latents import decode, encode_moments
-from mame_lib.models.sampling import sample_states
+from mame_lib.models.sampling import seeded_states
 from mame_lib.models.text import PromptStates
 from mame_lib.synthetic import Generated, Inpainted
 
@@ -62,21 +62,12 @@ def fill(
     factor = float(vae.config.scaling_factor)
     around = encode_moments(vae, blank(gray, masks)).mean * factor  # [B, 4, h, w]
     text = PromptStates(components.tokenizer, components.text_encoder)([*prompts, negative_prompt])  # [B + 1, L, D]
-    states = sample_states(
-        components,
-        initial_noise(seed, indices, components.latent_shape),  # [B, 4, h, w]
-        text[:-1],
-        text[-1:],
-        generators=generators_for(seed, "sampler", indices),
-        extra=torch.cat([latent_mask(masks, side), around], dim=1),  # [B, 5, h, w]
-        **options,
-    )
-    for state in states:
+    extra = torch.cat([latent_mask(masks, side), around], dim=1)  # [B, 5, h, w]
+    for state in seeded_states(components, text, indices, seed, extra=extra, **options):
         latents = state.sample
     raws = decode(vae, latents)  # [B, n, n]
     before = decode(vae, encode_moments(vae, gray).mean * factor) if keep_detail else gray  # [B, n, n]
     made = dict(options, negative_prompt=negative_prompt, seed=seed, model=name, feather=feather)
-    made.pop("guidance_interval", None)
     return [
         Inpainted(
             pixels=canvas.paste(raw.astype(np.float32) - old, feather), original=canvas.levels, mask=canvas.mask,

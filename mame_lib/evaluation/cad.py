@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mame_lib.errors import InputError
 from mame_lib.evaluation.froc import Box, Detection, peaks
+from mame_lib.evaluation.weights import loaded
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "cad" / "cad.safetensors"
 CELL = 4  # pixels a side of a cell of the grid
@@ -83,15 +83,7 @@ def load_cad(path: Path = WEIGHTS) -> Detector:
     InputError
         If the file is missing, or not the weights of a `Detector`.
     """
-    detector = Detector()
-    try:
-        detector.load_state_dict(load_file(path))
-    except Exception as error:  # a missing, damaged or foreign file fails in many ways
-        raise InputError(
-            f"the detector's weights {path} cannot be loaded ({type(error).__name__}); make them with "
-            "`python tools/train_cad.py`, or reinstall mame-lib."
-        ) from error
-    return detector.eval().requires_grad_(False)
+    return loaded(Detector(), path, "detector", "tools/train_cad.py")
 
 
 def to_input(images: Gray | Sequence[Gray]) -> Tensor:

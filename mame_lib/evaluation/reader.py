@@ -13,12 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mame_lib.data.masks import Mask
-from mame_lib.errors import InputError
+from mame_lib.evaluation.weights import loaded
 
 F32 = NDArray[np.float32]
 
@@ -181,15 +180,7 @@ def load_reader(path: Path = WEIGHTS) -> Reader:
     InputError
         If the file is missing, or not the weights of a `Reader`.
     """
-    reader = Reader()
-    try:
-        reader.load_state_dict(load_file(path))
-    except Exception as error:  # a missing, damaged or foreign file fails in many ways
-        raise InputError(
-            f"the reader's weights {path} cannot be loaded ({type(error).__name__}); make them with "
-            "`python tools/train_reader.py`, or reinstall mame-lib."
-        ) from error
-    return reader.eval().requires_grad_(False)
+    return loaded(Reader(), path, "reader", "tools/train_reader.py")
 
 
 @torch.no_grad()

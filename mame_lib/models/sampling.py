@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mame_lib.diffusion.guidance import guided, switch
 from mame_lib.diffusion.samplers import SAMPLERS, SamplerState, timesteps
+from mame_lib.diffusion.start import generators_for, initial_noise
 from mame_lib.errors import InputError
 from mame_lib.models.components import Components
 from mame_lib.models.walk import Walk
@@ -72,6 +73,23 @@ def sample_states(
     except ValueError as error:  # diffusion/ stands on torch alone and does not know InputError
         raise InputError(str(error)) from error
     yield from states
+
+
+def seeded_states(
+    components: Components, text: Tensor, indices: Sequence[int], seed: int, **options: Any
+) -> Iterator[SamplerState]:
+    """`sample_states` from the noise of (seed, index) of each image, for text states `[B + 1, L, D]`.
+
+    The last row of the text states is the negative prompt's.
+    """
+    return sample_states(
+        components,
+        initial_noise(seed, indices, components.latent_shape),  # [B, 4, h, w]
+        text[:-1],
+        text[-1:],
+        generators=generators_for(seed, "sampler", indices),
+        **options,
+    )
 
 
 def _check_interval(interval: tuple[int, int] | None, total: int) -> None:

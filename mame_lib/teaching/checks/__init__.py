@@ -107,6 +107,23 @@ def _watch(answer: Any) -> tuple[Any, list[Any]]:
     return watched, returned
 
 
+def number(value: Any) -> float:
+    """An answer that must be one number; `Hint` if it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise Hint(f"return one number, not {type(value).__name__}.") from None
+
+
+def two_numbers(value: Any, names: str) -> tuple[float, float]:
+    """An answer that must be two numbers, called `names`; `Hint` if it is not."""
+    try:
+        first, second = value
+        return float(first), float(second)
+    except (TypeError, ValueError):
+        raise Hint(f"return two numbers, {names}.") from None
+
+
 def _verifier(exercise_id: str) -> Verify | None:
     module = MODULES.get(exercise_id[:2])
     if module:

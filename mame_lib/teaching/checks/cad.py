@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mame_lib.teaching.checks import Hint, exercise
+from mame_lib.teaching.checks import Hint, exercise, number, two_numbers
 
 F64 = NDArray[np.float64]
 
@@ -58,7 +58,7 @@ def by_ranks(answer: Any) -> None:
         (rng.integers(0, 5, 30).tolist(), rng.integers(0, 2, 30).tolist()),
     ]  # fmt: skip
     for scores, ill in cases:
-        value = _number(answer(np.array(scores, float), np.array(ill, bool)))
+        value = number(answer(np.array(scores, float), np.array(ill, bool)))
         told = list(zip(scores, ill, strict=True))
         pairs = [(a, b) for a, i in told if i for b, j in told if not j]
         wins, ties = sum(a > b for a, b in pairs), sum(a == b for a, b in pairs)
@@ -94,7 +94,7 @@ def one_point(answer: Any) -> None:
     ]
     for name, marks, boxes, least in cases:
         told = answer([list(one) for one in marks], [list(one) for one in boxes], least)
-        found, alarms = _two_numbers(told, "(sensitivity, false alarms an image)")
+        found, alarms = two_numbers(told, "(sensitivity, false alarms an image)")
         true_found, true_alarms = _judge(marks, boxes, least)
         if abs(found - true_found) < 1e-9 and abs(alarms - true_alarms) < 1e-9:
             continue
@@ -158,7 +158,7 @@ def pointing(answer: Any) -> None:
     boxes = [(2, 5, 6, 9), (0, 0, 3, 12), (7, 1, 11, 4), (4, 4, 8, 8)]
     maps = rng.random((4, 12, 12))
     maps[0, 6, 3], maps[1, 10, 2], maps[2, 8, 2], maps[3, 8, 7] = 2.0, 3.0, 2.5, 2.2  # the last two outside
-    hits, energy = _two_numbers(answer(maps.copy(), list(boxes)), "(share of hits, mean energy)")
+    hits, energy = two_numbers(answer(maps.copy(), list(boxes)), "(share of hits, mean energy)")
     true_hits, shares, turned, sums = 0, [], 0, []
     for heat, (x0, y0, x1, y1) in zip(maps, boxes, strict=True):
         y, x = max(itertools.product(range(12), repeat=2), key=lambda at: heat[at])
@@ -221,18 +221,3 @@ def _array(value: Any, shape: tuple[int, ...]) -> F64:
     if found.shape != shape:
         raise Hint(f"return an array of shape {list(shape)}, not {list(found.shape)}.")
     return found
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise Hint(f"return one number, not {type(value).__name__}.") from None
-
-
-def _two_numbers(value: Any, names: str) -> tuple[float, float]:
-    try:
-        first, second = value
-        return float(first), float(second)
-    except (TypeError, ValueError):
-        raise Hint(f"return two numbers, {names}.") from None

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mame_lib.teaching.checks import Hint, exercise
+from mame_lib.teaching.checks import Hint, exercise, number, two_numbers
 
 
 @exercise("12-background")
@@ -24,7 +24,7 @@ def measures(answer: Any) -> None:
         "noise of different strength in each tile": 60 + noise * np.linspace(0.1, 3, 64)[:, None] + breast,
     }
     for name, tiles in cases.items():
-        n, b = _two_numbers(answer(tiles.copy(), free.copy()), "(n, b)")
+        n, b = two_numbers(answer(tiles.copy(), free.copy()), "(n, b)")
         spreads = sorted(math.sqrt(sum((x - row.mean()) ** 2 for x in row) / 16) for row in tiles[free])
         true_n = (spreads[23] + spreads[24]) / 2
         true_b = _quantile([_quantile(row, 0.25) for row in tiles], 0.05)
@@ -59,7 +59,7 @@ def area(answer: Any) -> None:
     rng = np.random.default_rng(1)
     cases.append((list(rng.integers(0, 6, 9).astype(float)), list(rng.integers(0, 4, 14).astype(float))))
     for bad, good in cases:
-        value = _number(answer(list(bad), list(good)))
+        value = number(answer(list(bad), list(good)))
         pairs = list(itertools.product(bad, good))
         wins, ties = sum(b > g for b, g in pairs), sum(b == g for b, g in pairs)
         truth = (wins + ties / 2) / len(pairs)
@@ -79,7 +79,7 @@ def area(answer: Any) -> None:
 @exercise("12-gray")
 def brightness(answer: Any) -> None:
     for abar, pixels, mu, s in ((0.00466, 4096, -1.0, 0.3), (0.0, 4096, -1.0, 0.3), (0.01, 64, 0.5, 0.2)):
-        mean, sd = _two_numbers(answer(abar, pixels, mu, s), "(mean, sd)")
+        mean, sd = two_numbers(answer(abar, pixels, mu, s), "(mean, sd)")
         # the map that carries the right start to the data, at two points: the line through them is read at 0 and 1
         right_mean, right_sd = math.sqrt(abar * pixels) * mu, math.sqrt(abar * pixels * s * s + 1 - abar)
         at = [mu + s * (x - right_mean) / right_sd for x in (0.0, 1.0)]
@@ -105,7 +105,7 @@ def paired(answer: Any) -> None:
     for mended, spoiled, fine, both in patterns:
         before = [True] * mended + [False] * spoiled + [False] * fine + [True] * both
         after = [False] * mended + [True] * spoiled + [False] * fine + [True] * both
-        value = _number(answer(list(before), list(after)))
+        value = number(answer(list(before), list(after)))
         n, k = mended + spoiled, min(mended, spoiled)
         # every way the n coins can fall, counted: at least as uneven as this one
         truth = sum(min(h, n - h) <= k for h in (bin(way).count("1") for way in range(2**n))) / 2**n
@@ -160,18 +160,3 @@ def redraw(answer: Any) -> None:
             raise Hint("when all draws are refused, return the least bad of them, not the last or nothing.")
         if number != j:
             raise Hint("the second value is the number of the draw that is returned, counted from 0.")
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise Hint(f"return one number, not {type(value).__name__}.") from None
-
-
-def _two_numbers(value: Any, names: str) -> tuple[float, float]:
-    try:
-        first, second = value
-        return float(first), float(second)
-    except (TypeError, ValueError):
-        raise Hint(f"return two numbers, {names}.") from None

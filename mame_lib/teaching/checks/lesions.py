@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mame_lib.teaching.checks import Hint, exercise
+from mame_lib.teaching.checks import Hint, exercise, number
 
 
 @exercise("11-cells")
@@ -51,7 +51,7 @@ def lost(answer: Any) -> None:
         places = [(x, y) for x in range(f) for y in range(f)]
         seen = [any(p % f == 0 for p in range(x, x + w)) * any(p % f == 0 for p in range(y, y + h)) for x, y in places]
         true = 1 - sum(seen) / len(seen)
-        value = _number(answer(w, h, f))
+        value = number(answer(w, h, f))
         if math.isclose(value, true, abs_tol=1e-9):
             continue
         if math.isclose(value, 1 - true, abs_tol=1e-9):
@@ -131,7 +131,7 @@ def belief(answer: Any) -> None:
         d = lesion - healthy
         away = 0.3 * (away - (away * d).sum() / (d * d).sum() * d)  # across the line: it must not matter
         free = share * lesion + (1 - share) * healthy + away
-        value = _number(answer(lesion.clone(), healthy.clone(), free.clone()))
+        value = number(answer(lesion.clone(), healthy.clone(), free.clone()))
         if math.isclose(value, share, abs_tol=1e-6):
             continue
         if math.isclose(value, 1 - share, abs_tol=1e-6):
@@ -178,10 +178,3 @@ def paste(answer: Any) -> None:
                 raise Hint("the change is added to the picture; it does not take its place.")
             raise Hint(f"some pixels are far off: clip to 0 … {top} before you cast, for an integer type starts over.")
         raise Hint("some pixels are one off: round to the nearest whole number, a cast alone cuts the fraction off.")
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise Hint(f"return one number, not {type(value).__name__}.") from None
