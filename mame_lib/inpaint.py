@@ -34,7 +34,7 @@ def canvas_of(image: Any, mask: Any, box: Sequence[float] | None, size: int) -> 
     if (mask is None) == (box is None):
         raise InputError("give either a mask or a box of what is to be filled, and not both.")
     shape = (levels.shape[0], levels.shape[1])
-    inside = read_mask(mask, shape) if box is None else mask_of_box(tuple(box), shape)  # type: ignore[arg-type]
+    inside = read_mask(mask, shape) if box is None else mask_of_box(box, shape)
     return Canvas(levels, inside, size)
 
 

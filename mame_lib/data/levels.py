@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def read_mask(source: Source, shape: tuple[int, int]) -> Mask:
     return mask
 
 
-def mask_of_box(box: tuple[float, float, float, float], shape: tuple[int, int]) -> Mask:
+def mask_of_box(box: Sequence[float], shape: tuple[int, int]) -> Mask:
     """A filled rectangle, bool `shape`, of a half-open box (x0, y0, x1, y1) in whole pixels.
 
     Raises `InputError` for a box that is no box, or reaches beyond the image.

@@ -112,7 +112,7 @@ def test_masks_that_cannot_be_used(mask: object, reason: str) -> None:
 )
 def test_boxes_that_cannot_be_used(box: tuple[float, ...], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
-        mask_of_box(box, SHAPE)  # type: ignore[arg-type]
+        mask_of_box(box, SHAPE)
 
 
 def test_a_damaged_mask_file_is_named(tmp_path: Path) -> None:
