@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mame_lib import __version__, inpaint_command, synthesize_command
+from mame_lib import __version__, audit_command, inpaint_command, readers_command, synthesize_command
 from mame_lib.argument_types import listed, pairs, positive, real, seed, seeds, whole, words
 from mame_lib.errors import InputError
 
@@ -46,6 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
         add(commands)
     inpaint_command.add_parser(commands)
     synthesize_command.add_parser(commands)
+    audit_command.add_parser(commands)
+    readers_command.add_parser(commands)
     models = commands.add_parser("models", help="list the models that ship, and others that can be loaded")
     models.set_defaults(command="models")
     doctor = commands.add_parser("doctor", help="check the installation and say how to repair it")

@@ -16,7 +16,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mame_lib import inpaint_command, sweep_command, synthesize_command
+from mame_lib import audit_command, inpaint_command, readers_command, sweep_command, synthesize_command
 from mame_lib.arguments import build_parser
 from mame_lib.errors import InputError
 from mame_lib.terminal import check_out, image_names, note_grammar, quiet_libraries, with_bar
@@ -288,6 +288,8 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "sweep": sweep_command.run,
     "synthesize": synthesize_command.run,
     "inpaint": inpaint_command.run,
+    "audit": audit_command.run,
+    "readers": readers_command.run,
     "models": _models,
     "convert": _convert,
     "doctor": _doctor,

@@ -19,7 +19,7 @@ Verify = Callable[[Any], None]
 MODULES = {
     "01": "mammograms", "02": "forward", "03": "reverse", "04": "samplers", "05": "latents", "06": "conditioning",
     "07": "dreambooth", "08": "resources", "09": "guidance", "10": "extrapolation", "11": "lesions",
-    "12": "failures", "15": "cad",
+    "12": "failures", "13": "fidelity", "14": "readers", "15": "cad",
 }  # fmt: skip
 
 _REGISTRY: dict[str, Verify] = {}

@@ -1,0 +1,1 @@
+"""Reader studies: people say how real an image looks, and we say what that shows, and what it cannot."""
