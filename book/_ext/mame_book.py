@@ -62,46 +62,60 @@ class ChapterBox(MystDirective):
     """Objectives linked to their exercises, prerequisites, measured time and memory."""
 
     def run(self) -> list[nodes.Node]:
-        page = Path(self.env.doc2path(self.env.docname))
-        text = page.read_text(encoding="utf8")
-        info = front_matter(text).get("mame") or {}
         self.env.note_dependency(str(MEASURED))  # even before it exists: the page is then always read again
-        lines = [f"**Runs on** {self.machine(page.stem, info.get('preset', 'tiny'))}", ""]
-        if info.get("objectives"):
-            lines += ["**You will learn to**", ""]
-            lines += [self.objective(o, text) for o in info["objectives"]] + [""]
-        if info.get("prerequisites"):
-            lines += ["**You need** " + " · ".join(map(self.prerequisite, info["prerequisites"])), ""]
+        try:
+            lines = header_lines(Path(self.env.doc2path(self.env.docname)))
+        except LookupError as error:
+            raise self.error(str(error)) from error
         box = nodes.container(classes=["mame-box"])
         return [self.render(lines, box)]
 
-    @staticmethod
-    def prerequisite(link: str) -> str:
-        """A Markdown link; to a chapter that is not written yet, its title alone."""
-        found = re.fullmatch(r"\[(.+)\]\(([\w./-]+\.md)(#.*)?\)", link.strip())
-        if found and not (ROOT / "book" / found[2]).exists():
-            return f"{found[1]} (chapter to come)"
-        return link
 
-    def machine(self, stem: str, preset: str) -> str:
-        told = measurements()
-        entry = told.get("chapters", {}).get(stem)
-        words = f"preset `{preset}` ({PRESETS[preset]})" if preset in PRESETS else f"preset `{preset}`"
-        if entry is None:
-            return f"{words}. CPU: not measured yet. T4: not measured yet."
-        cpus = told["machine"]["cpus"]
-        return (
-            f"{words}. CPU: about {minutes(entry['seconds'])} on {cpus} cores, "
-            f"peak memory {entry['peak_mb'] / 1000:.1f} GB (measured {told['date']}). T4: not measured yet."
-        )
+def header_lines(page: Path) -> list[str]:
+    """The box of a chapter in MyST: machine, objectives with their exercises, prerequisites."""
+    text = page.read_text(encoding="utf8")
+    info = front_matter(text).get("mame")
+    if not info:
+        return []
+    lines = [f"**Runs on** {machine(page.stem, info.get('preset', 'tiny'))}", ""]
+    if info.get("objectives"):
+        lines += ["**You will learn to**", ""]
+        lines += [objective(o, text) for o in info["objectives"]] + [""]
+    if info.get("prerequisites"):
+        lines += ["**You need** " + " · ".join(map(prerequisite, info["prerequisites"])), ""]
+    return lines
 
-    def objective(self, objective: dict[str, str], text: str) -> str:
-        exercise = objective.get("exercise", "")
-        start = r"^`{3,}\{exercise(?:-start)?\}.*\n(?::.*\n)*?:label:\s*"
-        label = re.search(rf"{start}(\S*{re.escape(exercise)})\s*$", text, flags=re.M) if exercise else None
-        if label is None:
-            raise self.error(f"objective {objective['text']!r} names no exercise of this chapter: {exercise!r}")
-        return f"- {objective['text']} ({{ref}}`exercise <{label[1]}>`)"
+
+def prerequisite(link: str) -> str:
+    """A Markdown link; to a chapter that is not written yet, its title alone."""
+    found = re.fullmatch(r"\[(.+)\]\(([\w./-]+\.md)(#.*)?\)", link.strip())
+    if found and not (ROOT / "book" / found[2]).exists():
+        return f"{found[1]} (chapter to come)"
+    return link
+
+
+def machine(stem: str, preset: str) -> str:
+    """Preset, measured time and memory of a chapter."""
+    told = measurements()
+    entry = told.get("chapters", {}).get(stem)
+    words = f"preset `{preset}` ({PRESETS[preset]})" if preset in PRESETS else f"preset `{preset}`"
+    if entry is None:
+        return f"{words}. CPU: not measured yet. T4: not measured yet."
+    cpus = told["machine"]["cpus"]
+    return (
+        f"{words}. CPU: about {minutes(entry['seconds'])} on {cpus} cores, "
+        f"peak memory {entry['peak_mb'] / 1000:.1f} GB (measured {told['date']}). T4: not measured yet."
+    )
+
+
+def objective(objective: dict[str, str], text: str) -> str:
+    """An objective with a link to its exercise. Raises `LookupError` where the chapter has no such exercise."""
+    exercise = objective.get("exercise", "")
+    start = r"^`{3,}\{exercise(?:-start)?\}.*\n(?::.*\n)*?:label:\s*"
+    label = re.search(rf"{start}(\S*{re.escape(exercise)})\s*$", text, flags=re.M) if exercise else None
+    if label is None:
+        raise LookupError(f"objective {objective['text']!r} names no exercise of this chapter: {exercise!r}")
+    return f"- {objective['text']} ({{ref}}`exercise <{label[1]}>`)"
 
 
 class Library(SphinxDirective):
@@ -112,44 +126,43 @@ class Library(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]
-        path, inside = self.locate(name)
-        self.env.note_dependency(str(path))
-        source = path.read_text(encoding="utf8")
-        node = self.find(ast.parse(source), inside, name)
-        first = min([node.lineno] + [d.lineno for d in getattr(node, "decorator_list", [])])
-        lines = source.splitlines()[first - 1 : node.end_lineno]
-        if "no-docstring" in self.options:
-            lines = self.without_docstring(lines, node, first)
-        code = "\n".join(lines)
-        where = f"{path.relative_to(ROOT).as_posix()}, line {first}"
+        try:
+            code, where = excerpt(name, docstring="no-docstring" not in self.options)
+        except LookupError as error:
+            raise self.error(str(error)) from error
+        self.env.note_dependency(str(_locate(name)[0]))
         block = nodes.literal_block(code, code, language="python", classes=["mame-source"])
         caption = nodes.caption("", "", nodes.literal("", name), nodes.Text(f" ({where})"))
         classes = ["literal-block-wrapper", "mame-library"]
         return [nodes.container("", caption, block, literal_block=True, classes=classes)]
 
-    def locate(self, name: str) -> tuple[Path, list[str]]:
-        parts = name.split(".")
-        for cut in range(len(parts) - 1, 0, -1):
-            stem = ROOT.joinpath(*parts[:cut])
-            for path in (stem.with_suffix(".py"), stem / "__init__.py"):
-                if path.exists():
-                    return path, parts[cut:]
-        raise self.error(f"no module of the library holds {name!r}")
 
-    def find(self, tree: ast.AST, inside: list[str], name: str) -> Any:
-        node: Any = tree
-        for part in inside:
-            node = next((n for n in node.body if getattr(n, "name", None) == part), None)
-            if node is None:
-                raise self.error(f"{name!r} is not in the library (looked for {part!r})")
-        return node
-
-    @staticmethod
-    def without_docstring(lines: list[str], node: Any, first: int) -> list[str]:
+def excerpt(name: str, *, docstring: bool = True) -> tuple[str, str]:
+    """Source of mame_lib.<module>.<function or class>, and "path, line N". Raises `LookupError` if there is none."""
+    path, inside = _locate(name)
+    source = path.read_text(encoding="utf8")
+    node: Any = ast.parse(source)
+    for part in inside:
+        node = next((n for n in node.body if getattr(n, "name", None) == part), None)
+        if node is None:
+            raise LookupError(f"{name!r} is not in the library (looked for {part!r})")
+    first = min([node.lineno] + [d.lineno for d in getattr(node, "decorator_list", [])])
+    lines = source.splitlines()[first - 1 : node.end_lineno]
+    if not docstring and ast.get_docstring(node) is not None:
         body = node.body[0]
-        if ast.get_docstring(node) is None:
-            return lines
-        return lines[: body.lineno - first] + lines[body.end_lineno - first + 1 :]
+        lines = lines[: body.lineno - first] + lines[body.end_lineno - first + 1 :]
+    return "\n".join(lines), f"{path.relative_to(ROOT).as_posix()}, line {first}"
+
+
+def _locate(name: str) -> tuple[Path, list[str]]:
+    """File and the names inside it of a dotted name."""
+    parts = name.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        stem = ROOT.joinpath(*parts[:cut])
+        for path in (stem.with_suffix(".py"), stem / "__init__.py"):
+            if path.exists():
+                return path, parts[cut:]
+    raise LookupError(f"no module of the library holds {name!r}")
 
 
 class MeasuredTable(MystDirective):
