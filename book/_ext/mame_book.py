@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,20 @@ def tidy_page(page: Path, images: Path) -> None:
         page.write_text(text, encoding="utf8")
 
 
+def offer_notebook(page: Path, out: Path) -> None:
+    """The clean notebook of a page beside its source, and a line for it in the menu of downloads."""
+    notebook = ROOT / "book" / f"{page.stem}.ipynb"
+    text = page.read_text(encoding="utf8")
+    source = f'_sources/book/{page.stem}.md"'
+    entry = re.search(rf'<li><a href="[^"]*{re.escape(source)}.*?</li>', text, flags=re.S)
+    if not notebook.exists() or entry is None or f"_sources/book/{notebook.name}" in text:
+        return
+    shutil.copy(notebook, out / "_sources" / "book" / notebook.name)
+    line = entry[0].replace(f"{page.stem}.md", notebook.name).replace(">.md<", ">.ipynb<")
+    line = line.replace("Download source file", "Download the notebook").replace("fa-file", "fa-book")
+    page.write_text(text.replace(entry[0], f"{line}\n      {entry[0]}", 1), encoding="utf8")
+
+
 def tidy(app: Sphinx, exception: Exception | None) -> None:
     """On `build-finished`: smaller images, repaired pages, no source maps."""
     if exception is not None or app.builder.format != "html":
@@ -259,6 +274,8 @@ def tidy(app: Sphinx, exception: Exception | None) -> None:
     smaller_images(out / "_images")
     for page in out.rglob("*.html"):
         tidy_page(page, out / "_images")
+    for page in (out / "book").glob("*.html"):
+        offer_notebook(page, out)
     for leftover in out.rglob("*.map"):
         leftover.unlink()
 
