@@ -5,6 +5,7 @@ Directives
 ``{chapter-box}``      what a chapter needs and teaches, from its front matter and book/measured.json
 ``{library} name``     the source of mame_lib.<module>.<function or class>, as it is shipped
 ``{measured-table}``   time and memory of every chapter, and where they were measured
+``{paper-map}``        every item of the paper, and where the book takes it up
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import ast
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,13 @@ from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.nodes import nested_parse_with_titles
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import paper_map  # noqa: E402
+
 MEASURED = ROOT / "book" / "measured.json"
 PRESETS = {"tiny": "128-pixel images, weights included, any laptop", "sd15": "512-pixel images, a CUDA card"}
 LOSSLESS_LIMIT = 120_000  # bytes; a heavier figure is stored as WebP of quality 95
@@ -166,6 +173,24 @@ def _locate(name: str) -> tuple[Path, list[str]]:
     raise LookupError(f"no module of the library holds {name!r}")
 
 
+class PaperMap(MystDirective):
+    """Every item of the paper and where the book takes it up, from book/paper_map.toml and the stored results."""
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_dependency(str(paper_map.TABLE))
+        for item in paper_map.items():
+            for file in re.findall(r"\{(\w+):", item.ours):
+                self.env.note_dependency(str(paper_map.RESULTS / f"{file}.json"))
+        try:
+            lines = paper_map.table()
+        except LookupError as error:
+            raise self.error(str(error)) from error
+        section = nodes.section()
+        section.document = self.state.document
+        nested_parse_with_titles(self.state, StringList(lines, source=str(paper_map.TABLE)), section)
+        return list(section.children)
+
+
 class MeasuredTable(MystDirective):
     """Measured time and memory of each chapter, with the machine and the versions."""
 
@@ -284,5 +309,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("chapter-box", ChapterBox)
     app.add_directive("library", Library)
     app.add_directive("measured-table", MeasuredTable)
+    app.add_directive("paper-map", PaperMap)
     app.connect("build-finished", tidy)
     return {"version": "0.1", "parallel_read_safe": True, "parallel_write_safe": True}
