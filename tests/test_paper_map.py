@@ -63,5 +63,5 @@ def test_a_figure_or_equation_named_by_an_erratum_names_it_back() -> None:
 
 
 def test_an_unknown_number_is_refused_with_its_path() -> None:
-    with pytest.raises(LookupError, match="nothing.json|no such|nowhere"):
+    with pytest.raises(LookupError, match="nowhere"):
         paper_map.number("tiny_models", "nowhere.at all")
