@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export FORCE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint serve measure constraints clean
+.PHONY: help setup book test lint serve notebooks measure constraints clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,9 @@ serve: book  ## read the book at http://localhost:8000 (PORT=… for another por
 measure: $(STAMP)  ## copy the measured time and memory of the chapters into book/measured.json
 	@$(BIN)/python tools/chapters.py
 	@$(BIN)/python tools/measure.py --write
+
+notebooks: $(STAMP)  ## write the notebooks beside the chapters
+	@$(BIN)/python tools/notebooks.py --write
 
 constraints: $(STAMP)  ## rewrite constraints/cpu-py311.txt from what .venv holds now
 	@$(BIN)/python tools/digest.py freeze > constraints/.new && mv constraints/.new constraints/cpu-py311.txt

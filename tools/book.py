@@ -41,6 +41,11 @@ def derived_config() -> dict[str, Any]:
     if url:
         owner, name = url.split("/")[-2:]
         config["repository"] = {"url": url, "path_to_book": "", "branch": "main"}
+        config["launch_buttons"] = {
+            "notebook_interface": "jupyterlab",
+            "binderhub_url": "https://mybinder.org",
+            "colab_url": "https://colab.research.google.com",
+        }
         config["html"] |= {
             "use_repository_button": True,
             "use_issues_button": True,
@@ -92,6 +97,8 @@ def main() -> int:
     start = time.monotonic()
     STAMP.unlink(missing_ok=True)
     status = build_html()
+    if status == 0 and remote_url() is None:
+        print("There is no GitHub remote named origin, so the pages have no buttons to repository, Colab and Binder.")
     if status == 0:
         STAMP.parent.mkdir(parents=True, exist_ok=True)
         STAMP.write_text(now)

@@ -5,6 +5,7 @@ Directives
 ``{chapter-box}``      what a chapter needs and teaches, from its front matter and book/measured.json
 ``{library} name``     the source of mame_lib.<module>.<function or class>, as it is shipped
 ``{measured-table}``   time and memory of every chapter, and where they were measured
+``{paper-map}``        every item of the paper, and where the book takes it up
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +26,13 @@ from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.nodes import nested_parse_with_titles
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import paper_map  # noqa: E402
+
 MEASURED = ROOT / "book" / "measured.json"
 PRESETS = {"tiny": "128-pixel images, weights included, any laptop", "sd15": "512-pixel images, a CUDA card"}
 LOSSLESS_LIMIT = 120_000  # bytes; a heavier figure is stored as WebP of quality 95
@@ -62,46 +70,60 @@ class ChapterBox(MystDirective):
     """Objectives linked to their exercises, prerequisites, measured time and memory."""
 
     def run(self) -> list[nodes.Node]:
-        page = Path(self.env.doc2path(self.env.docname))
-        text = page.read_text(encoding="utf8")
-        info = front_matter(text).get("mame") or {}
         self.env.note_dependency(str(MEASURED))  # even before it exists: the page is then always read again
-        lines = [f"**Runs on** {self.machine(page.stem, info.get('preset', 'tiny'))}", ""]
-        if info.get("objectives"):
-            lines += ["**You will learn to**", ""]
-            lines += [self.objective(o, text) for o in info["objectives"]] + [""]
-        if info.get("prerequisites"):
-            lines += ["**You need** " + " · ".join(map(self.prerequisite, info["prerequisites"])), ""]
+        try:
+            lines = header_lines(Path(self.env.doc2path(self.env.docname)))
+        except LookupError as error:
+            raise self.error(str(error)) from error
         box = nodes.container(classes=["mame-box"])
         return [self.render(lines, box)]
 
-    @staticmethod
-    def prerequisite(link: str) -> str:
-        """A Markdown link; to a chapter that is not written yet, its title alone."""
-        found = re.fullmatch(r"\[(.+)\]\(([\w./-]+\.md)(#.*)?\)", link.strip())
-        if found and not (ROOT / "book" / found[2]).exists():
-            return f"{found[1]} (chapter to come)"
-        return link
 
-    def machine(self, stem: str, preset: str) -> str:
-        told = measurements()
-        entry = told.get("chapters", {}).get(stem)
-        words = f"preset `{preset}` ({PRESETS[preset]})" if preset in PRESETS else f"preset `{preset}`"
-        if entry is None:
-            return f"{words}. CPU: not measured yet. T4: not measured yet."
-        cpus = told["machine"]["cpus"]
-        return (
-            f"{words}. CPU: about {minutes(entry['seconds'])} on {cpus} cores, "
-            f"peak memory {entry['peak_mb'] / 1000:.1f} GB (measured {told['date']}). T4: not measured yet."
-        )
+def header_lines(page: Path) -> list[str]:
+    """The box of a chapter in MyST: machine, objectives with their exercises, prerequisites."""
+    text = page.read_text(encoding="utf8")
+    info = front_matter(text).get("mame")
+    if not info:
+        return []
+    lines = [f"**Runs on** {machine(page.stem, info.get('preset', 'tiny'))}", ""]
+    if info.get("objectives"):
+        lines += ["**You will learn to**", ""]
+        lines += [objective(o, text) for o in info["objectives"]] + [""]
+    if info.get("prerequisites"):
+        lines += ["**You need** " + " · ".join(map(prerequisite, info["prerequisites"])), ""]
+    return lines
 
-    def objective(self, objective: dict[str, str], text: str) -> str:
-        exercise = objective.get("exercise", "")
-        start = r"^`{3,}\{exercise(?:-start)?\}.*\n(?::.*\n)*?:label:\s*"
-        label = re.search(rf"{start}(\S*{re.escape(exercise)})\s*$", text, flags=re.M) if exercise else None
-        if label is None:
-            raise self.error(f"objective {objective['text']!r} names no exercise of this chapter: {exercise!r}")
-        return f"- {objective['text']} ({{ref}}`exercise <{label[1]}>`)"
+
+def prerequisite(link: str) -> str:
+    """A Markdown link; to a chapter that is not written yet, its title alone."""
+    found = re.fullmatch(r"\[(.+)\]\(([\w./-]+\.md)(#.*)?\)", link.strip())
+    if found and not (ROOT / "book" / found[2]).exists():
+        return f"{found[1]} (chapter to come)"
+    return link
+
+
+def machine(stem: str, preset: str) -> str:
+    """Preset, measured time and memory of a chapter."""
+    told = measurements()
+    entry = told.get("chapters", {}).get(stem)
+    words = f"preset `{preset}` ({PRESETS[preset]})" if preset in PRESETS else f"preset `{preset}`"
+    if entry is None:
+        return f"{words}. CPU: not measured yet. T4: not measured yet."
+    cpus = told["machine"]["cpus"]
+    return (
+        f"{words}. CPU: about {minutes(entry['seconds'])} on {cpus} cores, "
+        f"peak memory {entry['peak_mb'] / 1000:.1f} GB (measured {told['date']}). T4: not measured yet."
+    )
+
+
+def objective(objective: dict[str, str], text: str) -> str:
+    """An objective with a link to its exercise. Raises `LookupError` where the chapter has no such exercise."""
+    exercise = objective.get("exercise", "")
+    start = r"^`{3,}\{exercise(?:-start)?\}.*\n(?::.*\n)*?:label:\s*"
+    label = re.search(rf"{start}(\S*{re.escape(exercise)})\s*$", text, flags=re.M) if exercise else None
+    if label is None:
+        raise LookupError(f"objective {objective['text']!r} names no exercise of this chapter: {exercise!r}")
+    return f"- {objective['text']} ({{ref}}`exercise <{label[1]}>`)"
 
 
 class Library(SphinxDirective):
@@ -112,44 +134,61 @@ class Library(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]
-        path, inside = self.locate(name)
-        self.env.note_dependency(str(path))
-        source = path.read_text(encoding="utf8")
-        node = self.find(ast.parse(source), inside, name)
-        first = min([node.lineno] + [d.lineno for d in getattr(node, "decorator_list", [])])
-        lines = source.splitlines()[first - 1 : node.end_lineno]
-        if "no-docstring" in self.options:
-            lines = self.without_docstring(lines, node, first)
-        code = "\n".join(lines)
-        where = f"{path.relative_to(ROOT).as_posix()}, line {first}"
+        try:
+            code, where = excerpt(name, docstring="no-docstring" not in self.options)
+        except LookupError as error:
+            raise self.error(str(error)) from error
+        self.env.note_dependency(str(_locate(name)[0]))
         block = nodes.literal_block(code, code, language="python", classes=["mame-source"])
         caption = nodes.caption("", "", nodes.literal("", name), nodes.Text(f" ({where})"))
         classes = ["literal-block-wrapper", "mame-library"]
         return [nodes.container("", caption, block, literal_block=True, classes=classes)]
 
-    def locate(self, name: str) -> tuple[Path, list[str]]:
-        parts = name.split(".")
-        for cut in range(len(parts) - 1, 0, -1):
-            stem = ROOT.joinpath(*parts[:cut])
-            for path in (stem.with_suffix(".py"), stem / "__init__.py"):
-                if path.exists():
-                    return path, parts[cut:]
-        raise self.error(f"no module of the library holds {name!r}")
 
-    def find(self, tree: ast.AST, inside: list[str], name: str) -> Any:
-        node: Any = tree
-        for part in inside:
-            node = next((n for n in node.body if getattr(n, "name", None) == part), None)
-            if node is None:
-                raise self.error(f"{name!r} is not in the library (looked for {part!r})")
-        return node
-
-    @staticmethod
-    def without_docstring(lines: list[str], node: Any, first: int) -> list[str]:
+def excerpt(name: str, *, docstring: bool = True) -> tuple[str, str]:
+    """Source of mame_lib.<module>.<function or class>, and "path, line N". Raises `LookupError` if there is none."""
+    path, inside = _locate(name)
+    source = path.read_text(encoding="utf8")
+    node: Any = ast.parse(source)
+    for part in inside:
+        node = next((n for n in node.body if getattr(n, "name", None) == part), None)
+        if node is None:
+            raise LookupError(f"{name!r} is not in the library (looked for {part!r})")
+    first = min([node.lineno] + [d.lineno for d in getattr(node, "decorator_list", [])])
+    lines = source.splitlines()[first - 1 : node.end_lineno]
+    if not docstring and ast.get_docstring(node) is not None:
         body = node.body[0]
-        if ast.get_docstring(node) is None:
-            return lines
-        return lines[: body.lineno - first] + lines[body.end_lineno - first + 1 :]
+        lines = lines[: body.lineno - first] + lines[body.end_lineno - first + 1 :]
+    return "\n".join(lines), f"{path.relative_to(ROOT).as_posix()}, line {first}"
+
+
+def _locate(name: str) -> tuple[Path, list[str]]:
+    """File and the names inside it of a dotted name."""
+    parts = name.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        stem = ROOT.joinpath(*parts[:cut])
+        for path in (stem.with_suffix(".py"), stem / "__init__.py"):
+            if path.exists():
+                return path, parts[cut:]
+    raise LookupError(f"no module of the library holds {name!r}")
+
+
+class PaperMap(MystDirective):
+    """Every item of the paper and where the book takes it up, from book/paper_map.toml and the stored results."""
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_dependency(str(paper_map.TABLE))
+        for item in paper_map.items():
+            for file in re.findall(r"\{(\w+):", item.ours):
+                self.env.note_dependency(str(paper_map.RESULTS / f"{file}.json"))
+        try:
+            lines = paper_map.table()
+        except LookupError as error:
+            raise self.error(str(error)) from error
+        section = nodes.section()
+        section.document = self.state.document
+        nested_parse_with_titles(self.state, StringList(lines, source=str(paper_map.TABLE)), section)
+        return list(section.children)
 
 
 class MeasuredTable(MystDirective):
@@ -238,6 +277,20 @@ def tidy_page(page: Path, images: Path) -> None:
         page.write_text(text, encoding="utf8")
 
 
+def offer_notebook(page: Path, out: Path) -> None:
+    """The clean notebook of a page beside its source, and a line for it in the menu of downloads."""
+    notebook = ROOT / "book" / f"{page.stem}.ipynb"
+    text = page.read_text(encoding="utf8")
+    source = f'_sources/book/{page.stem}.md"'
+    entry = re.search(rf'<li><a href="[^"]*{re.escape(source)}.*?</li>', text, flags=re.S)
+    if not notebook.exists() or entry is None or f"_sources/book/{notebook.name}" in text:
+        return
+    shutil.copy(notebook, out / "_sources" / "book" / notebook.name)
+    line = entry[0].replace(f"{page.stem}.md", notebook.name).replace(">.md<", ">.ipynb<")
+    line = line.replace("Download source file", "Download the notebook").replace("fa-file", "fa-book")
+    page.write_text(text.replace(entry[0], f"{line}\n      {entry[0]}", 1), encoding="utf8")
+
+
 def tidy(app: Sphinx, exception: Exception | None) -> None:
     """On `build-finished`: smaller images, repaired pages, no source maps."""
     if exception is not None or app.builder.format != "html":
@@ -246,6 +299,8 @@ def tidy(app: Sphinx, exception: Exception | None) -> None:
     smaller_images(out / "_images")
     for page in out.rglob("*.html"):
         tidy_page(page, out / "_images")
+    for page in (out / "book").glob("*.html"):
+        offer_notebook(page, out)
     for leftover in out.rglob("*.map"):
         leftover.unlink()
 
@@ -254,5 +309,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("chapter-box", ChapterBox)
     app.add_directive("library", Library)
     app.add_directive("measured-table", MeasuredTable)
+    app.add_directive("paper-map", PaperMap)
     app.connect("build-finished", tidy)
     return {"version": "0.1", "parallel_read_safe": True, "parallel_write_safe": True}
