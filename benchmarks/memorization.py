@@ -18,9 +18,10 @@ import csv
 import gzip
 import io
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterable
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from mame_lib.evaluation.adherence import wilson
 from mame_lib.evaluation.copies import FLIPS, Transform
 from mame_lib.evaluation.degradations import blurred, jpeg, noisy, round_trip
 from mame_lib.evaluation.features import phantom_features
+from mame_lib.evaluation.sweep_sheet import notice
 from mame_lib.generation import Mame
 from mame_lib.synthesize.checks import QUANTILE, thumbnails
 
@@ -53,12 +55,14 @@ SETS: dict[str, dict[str, Any]] = {
     "fused": {"count": 4000, "seed": 23},
     "hologic": {"count": 2500, "seed": 21, "vendor": "hologic"},
     "siemens": {"count": 2500, "seed": 22, "vendor": "siemens"},
-    "more hologic": {"count": 150, "seed": 31_300_000, "vendor": "hologic"},
-    "more siemens": {"count": 150, "seed": 31_400_000, "vendor": "siemens"},
+    "more hologic": {"count": 80, "seed": 31_300_000, "vendor": "hologic"},
+    "more siemens": {"count": 80, "seed": 31_400_000, "vendor": "siemens"},
 }
 CALIBRATING = {"fused": 700, "models": 400}  # held-out phantoms that set a threshold
 JUDGED = {"fused": 700, "models": 200}  # others, that count its false alarms
 PLANTED, SAMPLES, SHIPPED, ONE_CAPTION = 100, 100, 300, 60
+LEFT_OUT = 300  # training images that are compared with the others
+PICTURE = "pairs.png"
 LEAST = 3  # equal samples of one caption that make an extraction attempt
 
 
@@ -90,6 +94,15 @@ class Work:
             unfinished.write_text(json.dumps([{"cell": cell, **row} for row in make()]), encoding="utf-8")
             unfinished.rename(path)
         return list(json.loads(path.read_text(encoding="utf-8")))
+
+    def part(self, name: str) -> dict[str, Any]:
+        """The result of one of `PARTS`, computed once."""
+        path = self.root / "parts" / f"{name}.json"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.with_suffix(".partial").write_text(json.dumps(PARTS[name](self)), encoding="utf-8")
+            path.with_suffix(".partial").rename(path)
+        return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def stacked(data: manifest.Manifest, cases: Iterable[Any], count: int | None = None) -> Gray:
@@ -130,6 +143,12 @@ def training_of(images: Gray, vae: Any, **more: m.Space) -> m.TrainingSet:
     return m.TrainingSet(images, spaces={"latent": m.latent_space(vae), **more})
 
 
+@lru_cache(maxsize=1)
+def training_set(work: Work, name: str) -> m.TrainingSet:
+    """What a shipped model learned from, with the spaces of its autoencoder and of the features."""
+    return training_of(work.images(name, "train"), Mame.load(name).components.vae, features=phantom_features())
+
+
 def disguises(images: Gray, vae: Any) -> dict[str, Gray]:
     """Copies [N, n, n] by the name of what was done to them."""
     rng = np.random.default_rng(0)
@@ -162,7 +181,7 @@ def planted(work: Work) -> dict[str, Any]:
     vae = Mame.load("fused").components.vae
     images = work.images("fused", "train")
     chosen = np.sort(np.random.default_rng(1).choice(len(images), PLANTED, replace=False))
-    known: Any = cache(lambda: training_of(images, vae, features=phantom_features()))
+    known = partial(training_set, work, "fused")
     copies = disguises(images[chosen], vae)
     plain = thumbnails(images)
     unsearched = {"calibration": work.images("calibration", count=CALIBRATING["fused"]),
@@ -172,11 +191,12 @@ def planted(work: Work) -> dict[str, Any]:
         for name, some in {**unsearched, **copies}.items()
     }
     own_rows = work.rows(
-        "fused, training", lambda: rows_of(m.nearest(images[:SHIPPED], known(), patients=known().patients[:SHIPPED]))
+        "fused, training", lambda: rows_of(m.nearest(images[:LEFT_OUT], known(), patients=known().patients[:LEFT_OUT]))
     )
     calibration = m.calibrate(None, matches_of(cells["fused, calibration"]))
     parts = {name: calibration.parts(matches_of(rows)) for name, rows in cells.items()}
     first_look = {f"fused, {name}": looks(some, plain) for name, some in {**unsearched, **copies}.items()}
+    full = {f"fused, {name}": full_size_nndr(some, images) for name, some in {**unsearched, **copies}.items()}
     own = (lambda t: np.sort((t @ t.T - 2 * np.eye(len(t), dtype=np.float32)).max(1)))(plain)
     limit = float(np.quantile(own, QUANTILE))
     table = {}
@@ -192,8 +212,12 @@ def planted(work: Work) -> dict[str, Any]:
             score: round(float((values > own_limit(parts["fused, calibration"][score], calibration.allowed)).mean()), 3)
             for score, values in parts[cell].items()
         }
-        told["pixel_nndr_without_search"] = round(float(
-            (first_look[cell][1] < -own_limit(-first_look["fused, calibration"][1], calibration.allowed)).mean()), 3)
+        for title, ratios in (
+            ("nndr_of_32_pixels_without_search", {key: ratio for key, (_, ratio) in first_look.items()}),
+            ("nndr_of_gray_levels_without_search", full),
+        ):
+            limit_of_it = -own_limit(-ratios["fused, calibration"], calibration.allowed)
+            told[title] = round(float((ratios[cell] < limit_of_it).mean()), 3)
         told["first_look_of_synthesize"] = round(float((first_look[cell][0] > limit).mean()), 3)
         table[name] = told
     return {
@@ -208,6 +232,15 @@ def looks(images: Gray, plain: NDArray[np.float32]) -> tuple[Any, Any]:
     near = -np.partition(-(thumbnails(images) @ plain.T), 1, axis=1)[:, :2]
     first, second = np.sqrt(np.maximum(2 - 2 * near, 0)).T
     return near[:, 0], first / np.maximum(second, 1e-6)
+
+
+def full_size_nndr(images: Gray, training: Gray) -> Any:
+    """d1 / d2 of plain gray levels at full size, as they lie: what is often called the nearest neighbor test."""
+    known = training.reshape(len(training), -1).astype(np.float32)
+    rows = images.reshape(len(images), -1).astype(np.float32)
+    squares = (known**2).sum(1) - 2 * rows @ known.T + (rows**2).sum(1)[:, None]
+    first, second = np.sqrt(np.maximum(np.partition(squares, 1, axis=1)[:, :2], 0)).T
+    return first / np.maximum(second, 1e-6)
 
 
 def own_limit(values: Any, allowed: int) -> float:
@@ -257,7 +290,7 @@ def sampled(model: Mame, prompts: list[str], count: int, guidance: float, seed: 
     return np.stack([one.pixels for one in drawn])
 
 
-def overfitted(work: Work, pictures: Path | None) -> dict[str, Any]:
+def overfitted(work: Work) -> dict[str, Any]:
     """The models that were made to memorize."""
     first = Mame.load(work.root / f"{COUNTS[0]}-{STEPS[0]}")
     data = manifest.load(work.root / f"phantoms-{COUNTS[-1]}")
@@ -271,15 +304,14 @@ def overfitted(work: Work, pictures: Path | None) -> dict[str, Any]:
         told, calibrations[count] = of_count(work, count, whole.first(count), captions[:count], outside)
         for part, found in told.items():
             result[part].update(found)
-    if pictures is not None:
-        rows = []
-        for count in (COUNTS[0], COUNTS[-1]):  # copies, and images that are none
-            known = whole.first(count)
-            drawn = sampled(Mame.load(work.root / f"{count}-{STEPS[-1]}"), captions[:count], SAMPLES, 1.0, 7)[:12]
-            rows.append(m.pair_images(m.audit(drawn, known, calibrations[count]), 3))
-        sheet = np.concatenate(rows)  # [6, 4, n, n]
-        tiles = sheet.transpose(0, 2, 1, 3).reshape(len(sheet) * sheet.shape[2], -1)
-        Image.fromarray(tiles).save(pictures, optimize=True)
+    rows = []
+    for count in (COUNTS[0], COUNTS[-1]):  # copies, and images that are none
+        known = whole.first(count)
+        drawn = sampled(Mame.load(work.root / f"{count}-{STEPS[-1]}"), captions[:count], 12, 1.0, 7)
+        rows.append(m.pair_images(m.audit(drawn, known, calibrations[count]), 3))
+    sheet = np.concatenate(rows)  # [6, 4, n, n]
+    tiles = sheet.transpose(0, 2, 1, 3).reshape(len(sheet) * sheet.shape[2], -1)
+    Image.fromarray(tiles).save(work.root / PICTURE, optimize=True, pnginfo=notice())
     return result
 
 
@@ -310,7 +342,7 @@ def of_count(
     last = f"{count}-{STEPS[-1]}"
     told["arms"][f"{last}, guidance 4"] = audited(f"{last}, guidance 4", STEPS[-1], said, 4.0)
     others = [prompt for prompt in TRAINING_PROMPTS if prompt not in said]
-    if len(others) > 5:
+    if len(others) >= 3:
         told["arms"][f"{last}, other captions"] = audited(f"{last}, other captions", STEPS[-1], others, 1.0)
     attempt = work.rows(f"{count}, extraction", lambda: extraction(work, count, said, known, calibration))
     told["extraction"] = {str(count): {key: value for key, value in attempt[0].items() if key != "cell"}}
@@ -347,9 +379,7 @@ def _missing() -> list[Row]:
 def of_model(work: Work, name: str) -> dict[str, Any]:
     """One of them; `planted` has made the rows that calibrate `fused`."""
     model, data = Mame.load(name), work.data(name)
-    known: Any = cache(
-        lambda: training_of(stacked(data, data.split("train")), model.components.vae, features=phantom_features())
-    )
+    known = partial(training_set, work, name)
     if name == "fused":
         held = work.rows("fused, calibration", _missing)
     else:
@@ -358,7 +388,7 @@ def of_model(work: Work, name: str) -> dict[str, Any]:
     calibration = m.calibrate(None, matches_of(held))
     captions = [case.prompt for case in data.split("train")]
     told: dict[str, Any] = {"training_images": len(captions), "calibration": summary(calibration)}
-    for guidance, number in ((4.0, SHIPPED), (1.0, SHIPPED // 3)):
+    for guidance, number in ((4.0, SHIPPED), *([(1.0, SHIPPED // 3)] if name == "fused" else [])):
 
         def make(guidance: float = guidance, number: int = number) -> list[Row]:
             return rows_of(m.nearest(sampled(model, captions, number, guidance, 9), known()))
@@ -393,29 +423,31 @@ def store(work: Work, out: Path) -> None:
     out.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
 
 
+PARTS: dict[str, Callable[[Work], dict[str, Any]]] = {
+    "planted": planted, "overfitted": overfitted, "shipped": shipped, "cost": cost,
+}  # fmt: skip
+
+
 def main() -> None:
     """Measure what is not there yet, and write it all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build/memorization"))
-    parser.add_argument("--part", choices=("planted", "overfitted", "shipped"), help="only this, and write nothing")
+    parser.add_argument("--part", choices=PARTS, nargs="+", help="only this, and write nothing yet")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     work = Work(asked.work)
-    picture = asked.out.with_suffix(".png") if asked.out else None
-    parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "planted": lambda: planted(work), "overfitted": lambda: overfitted(work, picture),
-        "shipped": lambda: shipped(work), "cost": lambda: cost(work),
-    }  # fmt: skip
     if asked.part:
-        parts[asked.part]()
+        for name in asked.part:
+            work.part(name)
         return
     result = {"settings": {"sets": SETS, "calibrating": CALIBRATING, "judged": JUDGED, "planted": PLANTED,
                            "samples": SAMPLES, "one_caption": ONE_CAPTION, "least": LEAST, "steps": 12,
                            "neighbors": m.NEIGHBORS},
-              **{name: part() for name, part in parts.items()}}  # fmt: skip
+              **{name: work.part(name) for name in PARTS}}  # fmt: skip
     if asked.out:
         store(work, asked.out.with_suffix(".csv.gz"))
+        shutil.copyfile(work.root / PICTURE, asked.out.with_suffix(".png"))
     report(result, asked.out, "torch", "scipy", "pillow")
 
 

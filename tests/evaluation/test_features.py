@@ -189,6 +189,7 @@ def test_models_of_transformers_from_a_folder(kind: str, tmp_path: Path) -> None
     assert float(extract.mean[0, 0]) == pytest.approx(0.485 if kind == "resnet" else 0.5)
 
 
+@pytest.mark.slow  # it imports transformers
 def test_models_that_cannot_be_loaded(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
     for source in (tmp_path, tmp_path / "missing"):

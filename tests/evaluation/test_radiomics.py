@@ -98,6 +98,7 @@ def test_the_strangest_features_are_named() -> None:
     assert "background" in named and named["background"] == pytest.approx(24) and len(named) == 5
 
 
+@pytest.mark.slow
 def test_compare_standardizes_by_itself() -> None:
     rng = np.random.default_rng(1)
     several = np.stack([degradations.noisy(one, 2, rng) for one in np.tile(phantoms()[:3], (8, 1, 1))])

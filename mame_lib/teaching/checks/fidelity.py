@@ -251,7 +251,10 @@ def alarm(answer: Any) -> None:
         suspicion = rng.permutation(np.round(rng.gamma(2, 1, count), 6))
         value = number(answer(suspicion.copy(), rate, confidence))
         row = sorted(suspicion.tolist(), reverse=True)
-        most = sum(_below(k, count, rate) <= 1 - confidence for k in range(1, count))  # rises with k
+        most, below = 0, _exactly(0, count, rate)  # P(B < 1), then P(B < 2), …
+        while below <= 1 - confidence:
+            most += 1
+            below += _exactly(most, count, rate)
         truth = row[most - 1] if most else math.inf
         if value == truth or abs(value - truth) < 1e-9:
             continue
@@ -276,6 +279,6 @@ def alarm(answer: Any) -> None:
         raise Hint(f"for {count} values, {rate:.0%} and {confidence:.0%} the threshold is number {most} from above.")
 
 
-def _below(k: int, count: int, rate: float) -> float:
-    """P(B < k), B binomial, summed term by term."""
-    return sum(math.comb(count, j) * rate**j * (1 - rate) ** (count - j) for j in range(k))
+def _exactly(k: int, count: int, rate: float) -> float:
+    """P(B = k), B binomial."""
+    return math.comb(count, k) * rate**k * (1 - rate) ** (count - k)
