@@ -23,6 +23,7 @@ OPEN = re.compile(r"^(?P<fence>`{3,}|:{3,})\{(?P<name>[\w:-]+)\}[ \t]*(?P<argume
 OPTION = re.compile(r"^:([\w-]+):[ \t]*(.*)$")
 DOLLARS = re.compile(r"^\$\$ \(([\w-]+)\)$")  # the end of a labeled formula between dollars
 TARGET = re.compile(r"^\(([\w-]+)\)=$")
+OTHERS = "others"  # BibTeX's word for authors who are not listed
 KINDS = {"figure": "Fig.", "library": "Listing", "exercise-start": "Exercise", "prf:algorithm": "Algorithm"}
 
 
@@ -176,7 +177,8 @@ def references() -> dict[str, Reference]:
         get = {name: _plain(value) for name, value in entry.fields.items()}.get
         place = get("journal") or get("booktitle") or get("howpublished") or get("publisher") or ""
         address = f"https://doi.org/{get('doi')}" if get("doi") else get("url", "")
-        line = f"{', '.join(map(_name, people))} ({get('year')}). {get('title')}. {place}. {address}"
+        names = ", ".join(_name(person) for person in people).replace(f", {OTHERS}", " et al.")
+        line = f"{names} ({get('year')}). {get('title')}. {place}. {address}"
         found[key] = Reference(_short(people), get("year", ""), re.sub(r"\.\s+\.", ".", line).strip())
     return found
 
@@ -194,6 +196,6 @@ def _name(person: Person) -> str:
 
 def _short(people: list[Person]) -> str:
     names = [_name(person) for person in people]
-    if len(names) > 2:
+    if len(names) > 2 or OTHERS in names:
         return f"{names[0]} et al."
     return " and ".join(names)
