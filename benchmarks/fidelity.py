@@ -37,7 +37,7 @@ from mame_lib.evaluation.degradations import round_trip
 from mame_lib.evaluation.distances import fewest
 from mame_lib.evaluation.diversity import diversity
 from mame_lib.evaluation.features import Features, phantom_features
-from mame_lib.evaluation.fidelity import Fidelity, frechet, frechet_extrapolated, measure, named, scaled
+from mame_lib.evaluation.fidelity import Fidelity, frechet, frechet_extrapolated, measure, named, rounded, scaled
 from mame_lib.evaluation.radiomics import radiomics
 from mame_lib.evaluation.similarity import pairwise_ms_ssim
 from mame_lib.generation import Mame
@@ -257,15 +257,6 @@ def alike(images: Images, prompts: list[str]) -> dict[str, Any]:
             within["breast"].append(float(pairwise_ms_ssim(images[rows], masks=masks[rows])[pair].mean()))
     caption = {name: {"mean": float(np.mean(some)), "captions": len(some)} for name, some in within.items()}
     return {"mixed": mixed, "caption": caption}
-
-
-def rounded(value: Any) -> Any:
-    """Floats to six significant digits."""
-    if isinstance(value, dict):
-        return {name: rounded(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(one) for one in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 TASKS: dict[str, Callable[[Path, Path | None], None]] = {

@@ -161,6 +161,7 @@ def _folder(folder: Path, side: int) -> tuple[list[str], Any]:
     import numpy as np
     from PIL import Image
 
+    from mame_lib.data.levels import read_bytes
     from mame_lib.data.manifest import is_manifest
 
     if not folder.is_dir():
@@ -171,11 +172,7 @@ def _folder(folder: Path, side: int) -> tuple[list[str], Any]:
         raise InputError(f"{place} holds no image ({', '.join(EXTENSIONS)}).")
     images = []
     for path in files:
-        try:
-            with Image.open(path) as picture:
-                gray = picture.convert("L")
-        except OSError as error:
-            raise InputError(f"{path} cannot be read as a picture; leave it out or mend it.") from error
+        gray = Image.fromarray(read_bytes(path))
         if gray.width != gray.height:
             raise InputError(f"{path} is {gray.width} x {gray.height} pixels; only squares can be compared.")
         images.append(np.asarray(gray if gray.width == side else gray.resize((side, side), Image.Resampling.BILINEAR)))

@@ -195,9 +195,7 @@ def _from_data(folder: Path, count: int, prompts: list[str], rng: Any) -> list[A
 
 def _read(folder: Path) -> list[Any]:
     """The synthetic images of a data set, with prompts, or of a folder of PNG files, without."""
-    import numpy as np
-    from PIL import Image
-
+    from mame_lib.data.levels import read_bytes
     from mame_lib.data.manifest import is_manifest, load
     from mame_lib.evaluation.readers.study import Candidate
 
@@ -207,16 +205,7 @@ def _read(folder: Path) -> list[Any]:
     files = sorted(folder.glob("*.png")) if folder.is_dir() else []
     if not files:
         raise InputError(f"there is no PNG file in {folder}; give a folder with the synthetic images.")
-    found = []
-    for path in files:
-        try:
-            with Image.open(path) as picture:
-                if picture.mode not in ("L", "RGB"):
-                    raise InputError(f"{path} is of mode {picture.mode}; images of 8 bits are needed.")
-                found.append(Candidate(np.asarray(picture.convert("L")), f"image {path.stem}"))
-        except OSError as error:
-            raise InputError(f"{path} cannot be read as a PNG file; remove it or make it again.") from error
-    return found
+    return [Candidate(read_bytes(path), f"image {path.stem}") for path in files]
 
 
 def _serve(arguments: argparse.Namespace) -> int:

@@ -140,7 +140,7 @@ def test_real_training_images_are_handled_with_a_word(here, capsys, tmp_path) ->
         ("audit --images copies --data data", "12 held-out patients, but 0.01 false alarms need 299"),
         (f"audit --images empty --data data {LENIENT}", "holds no image"),
         (f"audit --images nothing --data data {LENIENT}", "nothing is no folder"),
-        (f"audit --images broken --data data {LENIENT}", "a.png cannot be read as a picture"),
+        (f"audit --images broken --data data {LENIENT}", "a.png: the image cannot be read"),
         (f"audit --images wide --data data {LENIENT}", "80 x 64"),
         (f"audit --images copies --data data {LENIENT} --out full", "holds no audit"),
         ("audit --images copies --data data --false-alarms 1", "a share below 1"),

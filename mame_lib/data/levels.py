@@ -77,6 +77,12 @@ def white_of(levels: Levels) -> int:
     return int(2 ** max(8, int(levels.max()).bit_length()) - 1)
 
 
+def read_bytes(source: Source) -> NDArray[np.uint8]:
+    """Gray values [h, w] in 8 bits, white at 255, of what `read_levels` reads; its errors."""
+    levels = read_levels(source)
+    return np.rint(levels * np.float32(255 / white_of(levels))).astype(np.uint8)
+
+
 def read_mask(source: Source, shape: tuple[int, int]) -> Mask:
     """A mask, bool `shape`, of a gray file, Pillow image or array: True where a value is above half of white.
 

@@ -63,7 +63,7 @@ class Fidelity:
 
     def as_json(self) -> dict[str, Any]:
         """Plain numbers to store, six significant digits."""
-        return dict(_rounded(asdict(self)))
+        return dict(rounded(asdict(self)))
 
     def __str__(self) -> str:
         lines = [f"{self.fake} images against {self.real}, {self.features} ({self.dimensions} features)"]
@@ -117,9 +117,10 @@ def measure(real: ArrayLike, fake: ArrayLike, *, name: str = "features", seed: i
     )  # fmt: skip
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Floats to six significant digits, in dictionaries and lists too."""
     if isinstance(value, dict):
-        return {name: _rounded(one) for name, one in value.items()}
+        return {name: rounded(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(one) for one in value]
+        return [rounded(one) for one in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value

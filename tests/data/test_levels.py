@@ -10,7 +10,7 @@ from PIL import Image
 
 from mame_lib.data.case import Attributes
 from mame_lib.data.dicom_export import save_dicom
-from mame_lib.data.levels import mask_of_box, read_levels, read_mask, white_of
+from mame_lib.data.levels import mask_of_box, read_bytes, read_levels, read_mask, white_of
 from mame_lib.data.phantom import draw
 from mame_lib.data.places import PAPER_AREA, PAPER_ASPECT, place_box, sample_box
 from mame_lib.errors import InputError
@@ -23,6 +23,14 @@ def box_mask(x0: int = 10, y0: int = 20, x1: int = 20, y1: int = 28) -> np.ndarr
     mask = np.zeros(SHAPE, np.uint8)
     mask[y0:y1, x0:x1] = 255
     return mask
+
+
+def test_bytes_are_the_same_whether_8_or_16_bits_are_stored(tmp_path: Path) -> None:
+    for name, values in {"a.png": GRAY, "b.png": GRAY.astype(np.uint16) * 257, "c.tif": GRAY}.items():
+        Image.fromarray(values).save(tmp_path / name)
+        found = read_bytes(tmp_path / name)
+        assert found.dtype == np.uint8
+        assert np.abs(found.astype(int) - GRAY).max() <= 1
 
 
 def test_levels_come_back_as_they_are_stored(tmp_path: Path) -> None:
