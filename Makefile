@@ -40,8 +40,8 @@ test: $(STAMP)  ## every check; FORCE=1 repeats what has passed unchanged
 	@$(MAKE) --no-print-directory lint
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow and not browser and not full_size" tests
 	@$(BIN)/python tools/book.py
-	@OMP_NUM_THREADS=1 $(BIN)/python tools/once.py rendered-and-slow-tests tests book tools mame_lib pyproject.toml _build/html -- \
-	  $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow or browser" tests
+	@$(BIN)/python tools/once.py rendered-and-slow-tests tests book tools mame_lib pyproject.toml _build/html -- \
+	  $(BIN)/python -m pytest -q -m "slow or browser" tests
 	@$(BIN)/python tools/once.py full-size-tests tests/test_full_size.py mame_lib pyproject.toml -- \
 	  $(BIN)/python -m pytest -q -m full_size tests/test_full_size.py
 	@echo "make test: everything passed."
