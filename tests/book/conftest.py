@@ -79,6 +79,7 @@ def visit(browser: Any) -> Iterator[Any]:
         context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
         contexts.append(context)
         page = context.new_page()
+        page.set_default_timeout(90_000)  # a busy machine is no fault of the page
         told = Visit(page)
         home = re.sub(r"/(book/)?[^/]*$", "", address)
         page.on("console", lambda m: told.complaints.append(m.text) if m.type in {"error", "warning"} else None)
