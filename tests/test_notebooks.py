@@ -88,6 +88,14 @@ def test_it_begins_with_title_setup_and_doctor(page: numbering.Page) -> None:
 
 
 @pages
+def test_what_colab_lacks_is_installed_where_it_is_needed(page: numbering.Page) -> None:
+    setup, code = made(page).cells[1].source, "\n".join(c.source for c in made(page).cells if c.cell_type == "code")
+    for package, sign in {"pydicom": r"^import pydicom", "captum": r"\bheatmaps\b"}.items():
+        assert (f'"{package}"' in setup) == bool(re.search(sign, code, flags=re.M)), f"{page.name}: {package}"
+    assert '"pebble"' in setup
+
+
+@pages
 def test_links_lead_to_files_that_are_there(page: numbering.Page) -> None:
     for cell in made(page).cells:
         if cell.cell_type == "markdown":

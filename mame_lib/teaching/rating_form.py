@@ -41,7 +41,7 @@ class RatingForm:
             If ipywidgets is missing, the reader's code will not do, or an earlier rating is of something else.
         """
         try:
-            import ipywidgets  # type: ignore[import-untyped]
+            import ipywidgets
         except ImportError as error:
             raise InputError("the rating form needs ipywidgets; install it, or use share/rate.html.") from error
         self.study = study if isinstance(study, Study) else load_study(study)
